@@ -1,0 +1,74 @@
+/**
+ * Errors that users see. Each has a code (which Node-RED's Catch node hands on as error.code) and a
+ * sentence that says what is wrong and what to do.
+ */
+
+export type ErrorCode =
+  | 'INVALID_INPUT' // a property has the wrong type or is out of range
+  | 'MISSING_INPUT' // a property that the node needs isn't there
+  | 'CHECKPOINT' // the model folder is incomplete or not understood
+  | 'PROVIDER' // the execution provider can't be used on this machine
+  | 'INFERENCE' // the model failed while it ran
+  | 'PROCESS_DIED' // the inference process ended unexpectedly
+  | 'CANCELLED' // reset, redeploy or a closed request
+  | 'QUEUE_FULL' // more jobs wait than the queue holds
+  | 'TIMEOUT'
+  | 'LIMIT' // over a limit that the administrator set
+  | 'FILE'; // a file can't be read or written, or lies outside the allowed directory
+
+export class MultiDiffusionError extends Error {
+  constructor(
+    readonly code: ErrorCode,
+    message: string,
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+    this.name = new.target.name;
+  }
+}
+
+/** A property whose value is of the wrong type or out of range: names the property, the value and what is allowed. */
+export class InvalidInputError extends MultiDiffusionError {
+  constructor(
+    readonly property: string,
+    readonly value: unknown,
+    readonly allowed: string,
+  ) {
+    super('INVALID_INPUT', `${property} is ${show(value)}; allowed: ${allowed}.`);
+  }
+}
+
+export class MissingInputError extends MultiDiffusionError {
+  /** @param remedy what to do, a full sentence */
+  constructor(
+    readonly property: string,
+    remedy: string,
+  ) {
+    super('MISSING_INPUT', `${property} is missing. ${remedy}`);
+  }
+}
+
+export class CancelledError extends MultiDiffusionError {
+  constructor(reason = 'The job was cancelled.') {
+    super('CANCELLED', reason);
+  }
+}
+
+/** A short, safe picture of any value for an error message: never throws, never longer than about 80 characters. */
+export function show(value: unknown): string {
+  try {
+    if (typeof value === 'string') return JSON.stringify(shorten(value));
+    if (typeof value === 'number' || typeof value === 'bigint' || typeof value === 'boolean' || value == null) return String(value);
+    if (typeof value === 'function') return 'a function';
+    if (typeof value === 'symbol') return 'a symbol';
+    if (Buffer.isBuffer(value)) return `a Buffer of ${value.length} bytes`;
+    if (Array.isArray(value)) return value.length > 16 ? `an array of ${value.length} elements` : shorten(JSON.stringify(value));
+    return shorten(JSON.stringify(value) ?? 'an object');
+  } catch {
+    return 'an object that cannot be shown';
+  }
+}
+
+function shorten(text: string): string {
+  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
+}

@@ -1,0 +1,49 @@
+/** The things that travel in messages: see docs/messages.md for the contract. */
+import type { Tensor } from '../tensor';
+
+export const CONDITIONING_KIND = 'multidiffusion/conditioning';
+
+/** An encoded prompt with its encoded negative prompt. */
+export interface Conditioning {
+  kind: typeof CONDITIONING_KIND;
+  prompt: string;
+  negativePrompt: string;
+  /** [1, L, D] */
+  embeddings: Tensor;
+  /** [1, L, D] */
+  negativeEmbeddings: Tensor;
+  /** The part of the prompt beyond the tokenizer's limit, if any. */
+  truncated?: string;
+  /** Words that a checkpoint with a closed vocabulary does not know. */
+  unknownWords?: string[];
+}
+
+/** A prompt with the place where it holds. */
+export interface Region {
+  name: string;
+  conditioning: Conditioning;
+  /** float32 [1, H, W] in [0, 1], of any resolution: it is reduced to the latent grid by area. */
+  mask: Tensor;
+  /** Relative weight where regions overlap. */
+  weight?: number;
+  /** Overrides the sampler's. */
+  guidanceScale?: number;
+  /** Overrides the initial noise inside the mask. */
+  seed?: number;
+  /** Share of the steps at which the region begins and ends to act, in [0, 1]. */
+  start?: number;
+  end?: number;
+  /** Whether the region takes part in bootstrapping. */
+  bootstrap?: boolean;
+  /** Width of the soft edge as a share of the canvas' shorter side, in [0, 0.5]. */
+  feather?: number;
+  /** The outline that the mask was made from, for metadata and editors. */
+  shape?: unknown;
+}
+
+/** Something about the request that the user should know; sampling goes on. */
+export interface Finding {
+  code: 'UNCOVERED' | 'HIDDEN_REGION' | 'TINY_REGION' | 'TRUNCATED_PROMPT' | 'UNKNOWN_WORDS' | 'LONG_BOOTSTRAPPING' | 'ROUNDED_SIZE';
+  region?: string;
+  message: string;
+}

@@ -1,0 +1,137 @@
+/**
+ * Every option of a picture, with its type, range and default, in one place: nodes, layouts in messages,
+ * the editor's forms, the help and the tests read it here.
+ */
+import { InvalidInputError } from './errors';
+
+interface NumberOption {
+  type: 'number' | 'integer';
+  min: number;
+  max: number;
+  default?: number;
+}
+interface ChoiceOption {
+  type: 'choice';
+  choices: readonly string[];
+  default: string;
+}
+interface BooleanOption {
+  type: 'boolean';
+  default: boolean;
+}
+export type OptionSpec = NumberOption | ChoiceOption | BooleanOption;
+
+export const SCHEDULER_NAMES = [
+  'DDIMScheduler',
+  'DPMSolverMultistepScheduler',
+  'EulerDiscreteScheduler',
+  'EulerAncestralDiscreteScheduler',
+  'HeunDiscreteScheduler',
+  'UniPCMultistepScheduler',
+  'PNDMScheduler',
+  'DDPMScheduler',
+  'LCMScheduler',
+] as const;
+
+/** The sampler's options; where there is no default, the checkpoint decides. */
+export const SAMPLER_OPTIONS = {
+  /** Canvas in pixels; default: the checkpoint's native size. */
+  width: { type: 'integer', min: 16, max: 16384 },
+  height: { type: 'integer', min: 16, max: 16384 },
+  steps: { type: 'integer', min: 1, max: 1000, default: 25 },
+  /** 'checkpoint' is the checkpoint's own scheduler_config.json. */
+  scheduler: { type: 'choice', choices: ['checkpoint', ...SCHEDULER_NAMES], default: 'checkpoint' },
+  guidanceScale: { type: 'number', min: 0, max: 100, default: 5 },
+  /** Default: drawn at random and reported. */
+  seed: { type: 'integer', min: 0, max: Number.MAX_SAFE_INTEGER },
+  /** How long regions are bootstrapped: a share of the steps, or a count. The paper: the first 20 %. */
+  bootstrapping: { type: 'number', min: 0, max: 1000, default: 0.2 },
+  bootstrappingUnit: { type: 'choice', choices: ['fraction', 'steps'], default: 'fraction' },
+  /** What fills a bootstrapped region's surroundings. The paper: random constant colours. */
+  bootstrappingBackground: { type: 'choice', choices: ['random', 'white'], default: 'random' },
+  /** What happens where regions overlap. The paper: the (weighted) average. */
+  fusion: { type: 'choice', choices: ['average', 'first', 'last'], default: 'average' },
+  /** Window side in pixels for canvases larger than the model; default: the checkpoint's native size. */
+  windowSize: { type: 'integer', min: 16, max: 16384 },
+  /** Overlap of neighbouring windows as a share of the window. */
+  windowOverlap: { type: 'number', min: 0, max: 0.95, default: 0.5 },
+} as const satisfies Record<string, OptionSpec>;
+
+/** A region's options. */
+export const REGION_OPTIONS = {
+  weight: { type: 'number', min: 0.001, max: 1000, default: 1 },
+  feather: { type: 'number', min: 0, max: 0.5, default: 0 },
+  guidanceScale: { type: 'number', min: 0, max: 100 },
+  seed: { type: 'integer', min: 0, max: Number.MAX_SAFE_INTEGER },
+  start: { type: 'number', min: 0, max: 1, default: 0 },
+  end: { type: 'number', min: 0, max: 1, default: 1 },
+  bootstrap: { type: 'boolean', default: true },
+} as const satisfies Record<string, OptionSpec>;
+
+/** What save-image takes. */
+export const IMAGE_OPTIONS = {
+  format: { type: 'choice', choices: ['png', 'jpeg', 'webp'], default: 'png' },
+  quality: { type: 'integer', min: 1, max: 100, default: 90 },
+} as const satisfies Record<string, OptionSpec>;
+
+type ValueOf<S> = S extends { type: 'number' | 'integer' }
+  ? number
+  : S extends { type: 'boolean' }
+    ? boolean
+    : S extends { choices: readonly (infer C)[] }
+      ? C
+      : never;
+
+/** The type of a set of option values; the ones without a default may be absent. */
+export type Values<T extends Record<string, OptionSpec>> = {
+  [K in keyof T as T[K] extends { default: unknown } ? K : never]: ValueOf<T[K]>;
+} & {
+  [K in keyof T as T[K] extends { default: unknown } ? never : K]?: ValueOf<T[K]>;
+};
+
+export type SamplerOptions = Values<typeof SAMPLER_OPTIONS>;
+
+/**
+ * Checks one value against its option. Numbers may come as text (HTTP queries are strings).
+ * @returns the value in its own type; undefined for undefined, null and ''
+ * @throws InvalidInputError naming the property, the value and what is allowed
+ */
+export function checkOption(name: string, spec: OptionSpec, value: unknown): string | number | boolean | undefined {
+  if (value === undefined || value === null || value === '') return undefined;
+  switch (spec.type) {
+    case 'boolean':
+      if (value === true || value === 'true') return true;
+      if (value === false || value === 'false') return false;
+      throw new InvalidInputError(name, value, 'true or false');
+    case 'choice':
+      if (typeof value === 'string' && spec.choices.includes(value)) return value;
+      throw new InvalidInputError(name, value, `one of ${spec.choices.join(', ')}`);
+    default: {
+      const number = typeof value === 'string' && value.trim() !== '' ? Number(value) : value;
+      const kind = spec.type === 'integer' ? 'a whole number' : 'a number';
+      const whole = spec.type !== 'integer' || Number.isInteger(number);
+      if (typeof number !== 'number' || !Number.isFinite(number) || !whole || number < spec.min || number > spec.max) {
+        throw new InvalidInputError(name, value, `${kind} from ${spec.min} to ${spec.max}`);
+      }
+      return number;
+    }
+  }
+}
+
+/**
+ * Values for a whole set of options: for each, the first source that has it, else the default.
+ * @param sources in order of precedence (the message, then the node's configuration)
+ */
+export function resolveOptions<T extends Record<string, OptionSpec>>(specs: T, ...sources: Array<Record<string, unknown>>): Values<T> {
+  const values: Record<string, unknown> = {};
+  for (const [name, spec] of Object.entries(specs)) {
+    let value: unknown;
+    for (const source of sources) {
+      value = checkOption(name, spec, source[name]);
+      if (value !== undefined) break;
+    }
+    value ??= spec.default;
+    if (value !== undefined) values[name] = value;
+  }
+  return values as Values<T>;
+}
