@@ -31,6 +31,8 @@ export interface ModelFacts {
   scalingFactor: number;
   /** The side, in pixels, at which the model was trained. */
   nativeSize: number;
+  /** Canvas and window sides must be multiples of this many pixels, because the UNet halves its input; default: 8 latent cells. */
+  sizeMultiple?: number;
   schedulerConfig: SchedulerConfig;
   /** Whether the UNet takes the guidance scale as an input (LCM), so that no unconditional rows are needed. */
   guidanceEmbedded: boolean;
