@@ -1,0 +1,164 @@
+/**
+ * Masks as plain arithmetic: reading a mask tensor, reducing it to the latent grid, soft edges.
+ * Masks are row-major Float32Arrays in [0, 1].
+ */
+import { InvalidInputError, show } from '../errors';
+import { Tensor } from '../tensor';
+
+export interface Plane {
+  data: Float32Array;
+  height: number;
+  width: number;
+}
+
+/** A mask on the latent grid. */
+export interface LatentMask {
+  /** How much of each cell the region covers: the fusion weight. */
+  soft: Float32Array;
+  /** 1 where the region holds the cell: where a bootstrapped input keeps the shared latents. */
+  hard: Uint8Array;
+}
+
+/** Rounding leaves values such as 0.9999999; those would cost a needless row, so they count as what they mean. */
+const NEARLY = 1e-6;
+
+/**
+ * Checks a mask and gives its numbers.
+ * @param value float32 tensor [1, H, W] (or [H, W]) in [0, 1], not zero everywhere
+ * @param name how to call it in errors, such as regions[0].mask
+ * @throws InvalidInputError
+ */
+export function maskPlane(value: unknown, name: string): Plane {
+  const tensor = Tensor.from(value, name);
+  const [height = 0, width = 0] = tensor.dims.slice(-2);
+  const leading = tensor.dims.slice(0, -2);
+  if (tensor.dtype !== 'float32' || tensor.dims.length < 2 || tensor.dims.length > 4 || leading.some((d) => d !== 1) || height < 1 || width < 1) {
+    throw new InvalidInputError(name, `${tensor.dtype} [${tensor.dims.join(', ')}]`, 'a float32 tensor [1, H, W]');
+  }
+  const data = tensor.data as Float32Array;
+  let peak = 0;
+  for (let i = 0; i < data.length; i++) {
+    const m = data[i];
+    if (!(m >= 0 && m <= 1)) {
+      throw new InvalidInputError(name, `${show(m)} at row ${Math.floor(i / width)}, column ${i % width}`, 'values from 0 to 1');
+    }
+    if (m > peak) peak = m;
+  }
+  if (peak === 0) throw new InvalidInputError(name, 'zero everywhere', 'a mask that covers some of the canvas');
+  return { data, height, width };
+}
+
+/**
+ * Averages a plane over the area of each cell of another grid, of any ratio, coarser or finer.
+ * A constant plane stays exactly that constant where it is 0 or 1.
+ */
+export function resizeByArea(plane: Plane, height: number, width: number): Float32Array {
+  if (plane.height === height && plane.width === width) return plane.data.slice();
+  const columns = overlaps(plane.width, width);
+  const rows = overlaps(plane.height, height);
+  const narrow = new Float64Array(plane.height * width);
+  for (let y = 0; y < plane.height; y++) {
+    for (let x = 0; x < width; x++) {
+      const { start, shares } = columns[x];
+      let sum = 0;
+      for (let k = 0; k < shares.length; k++) sum += shares[k] * plane.data[y * plane.width + start + k];
+      narrow[y * width + x] = sum;
+    }
+  }
+  const result = new Float32Array(height * width);
+  for (let y = 0; y < height; y++) {
+    const { start, shares } = rows[y];
+    for (let x = 0; x < width; x++) {
+      let sum = 0;
+      for (let k = 0; k < shares.length; k++) sum += shares[k] * narrow[(start + k) * width + x];
+      result[y * width + x] = sum < NEARLY ? (sum > 0 ? sum : 0) : sum > 1 - NEARLY ? 1 : sum;
+    }
+  }
+  return result;
+}
+
+/**
+ * Brings a mask to the latent grid without ever losing the region. The paper thresholds at 0.5 and takes the
+ * nearest pixel, under which anything thinner than a cell vanishes; here the area decides, and a region that
+ * reaches half of no cell keeps the cells it covers best, at the strength it had in the mask.
+ */
+export function reduceMask(plane: Plane, height: number, width: number): LatentMask {
+  const soft = resizeByArea(plane, height, width);
+  const best = largest(soft);
+  const hard = new Uint8Array(soft.length);
+  if (best >= 0.5) {
+    for (let i = 0; i < soft.length; i++) hard[i] = soft[i] >= 0.5 ? 1 : 0;
+    return { soft: dropTraces(soft), hard };
+  }
+  const strength = largest(plane.data) / best;
+  for (let i = 0; i < soft.length; i++) {
+    hard[i] = soft[i] >= best / 2 ? 1 : 0;
+    soft[i] = hard[i] ? Math.min(1, soft[i] * strength) : 0;
+  }
+  return { soft, hard };
+}
+
+/**
+ * A soft edge: the weight rises linearly from the region's outline inwards and reaches the mask's own value at
+ * `radius` cells (or in the middle of a region narrower than that). It rises inwards so that the region
+ * never weighs anything where its bootstrapped input is not the shared latents. The canvas' border is no outline.
+ */
+export function featherMask({ soft, hard }: LatentMask, height: number, width: number, radius: number): LatentMask {
+  if (!(radius > 0)) return { soft, hard };
+  const distance = distanceInside(hard, height, width, radius);
+  const full = Math.min(radius, largest(distance));
+  const feathered = new Float32Array(soft.length);
+  for (let i = 0; i < soft.length; i++) feathered[i] = hard[i] ? soft[i] * Math.min(1, distance[i] / full) : 0;
+  return { soft: feathered, hard };
+}
+
+/** For each cell inside, the distance of its centre to the nearest outline, in cells, at most limit + 1. */
+function distanceInside(hard: Uint8Array, height: number, width: number, limit: number): Float32Array {
+  const reach = Math.ceil(limit) + 1;
+  const vertical = new Float32Array(hard.length);
+  for (let x = 0; x < width; x++) {
+    for (let y = 0, d = Infinity; y < height; y++) vertical[y * width + x] = d = hard[y * width + x] ? d + 1 : 0;
+    for (let y = height - 1, d = Infinity; y >= 0; y--) {
+      d = hard[y * width + x] ? d + 1 : 0;
+      vertical[y * width + x] = Math.min(vertical[y * width + x], d);
+    }
+  }
+  const distance = new Float32Array(hard.length);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      let nearest = reach * reach;
+      for (let k = Math.max(0, x - reach); k <= Math.min(width - 1, x + reach); k++) {
+        const v = vertical[y * width + k];
+        nearest = Math.min(nearest, v * v + (k - x) * (k - x));
+      }
+      distance[y * width + x] = Math.max(0, Math.sqrt(nearest) - 0.5);
+    }
+  }
+  return distance;
+}
+
+/** For each target cell, which source cells it overlaps and with what share of its own length. */
+function overlaps(source: number, target: number): Array<{ start: number; shares: Float64Array }> {
+  const length = source / target;
+  return Array.from({ length: target }, (_, cell) => {
+    const from = cell * length;
+    const to = Math.min(source, from + length);
+    const start = Math.floor(from);
+    const shares = new Float64Array(Math.max(1, Math.ceil(to - NEARLY) - start));
+    for (let k = 0; k < shares.length; k++) {
+      shares[k] = Math.max(0, Math.min(to, start + k + 1) - Math.max(from, start + k)) / (to - from);
+    }
+    return { start, shares };
+  });
+}
+
+function dropTraces(soft: Float32Array): Float32Array {
+  for (let i = 0; i < soft.length; i++) if (soft[i] < NEARLY) soft[i] = 0;
+  return soft;
+}
+
+export function largest(values: Float32Array): number {
+  let max = 0;
+  for (let i = 0; i < values.length; i++) if (values[i] > max) max = values[i];
+  return max;
+}

@@ -1,0 +1,166 @@
+/**
+ * Outlines in fractions of the canvas, and the masks they make. A mask is drawn at one size whatever
+ * the canvas, with the share of each pixel that the shape covers; the sampler reduces it to its grid.
+ */
+import { InvalidInputError } from '../errors';
+import { Tensor } from '../tensor';
+import { maskPlane, resizeByArea } from './masks';
+
+/** Left, top, width and height as fractions of the canvas. */
+export type Box = [x: number, y: number, width: number, height: number];
+export type Point = [x: number, y: number];
+
+/** What a region-mask node, a layout and the editor's canvas call an outline; exactly one property. */
+export type Shape = { box: Box } | { ellipse: Box } | { polygon: Point[] } | { rest: true };
+
+export const SHAPE_KINDS = ['box', 'ellipse', 'polygon', 'rest'] as const;
+
+export const MASK_SIZE = 512;
+
+const MAX_POINTS = 1000;
+const SCANLINES_PER_ROW = 8;
+
+/**
+ * The outline that an object (a layout's region, a message, a node's configuration) carries, checked.
+ * @returns undefined when it has none of box, ellipse, polygon and rest
+ * @throws InvalidInputError when it has several, or one that is malformed, empty or off the canvas
+ */
+export function findShape(source: Record<string, unknown>, name = 'region'): Shape | undefined {
+  const kinds = SHAPE_KINDS.filter((kind) => source[kind] !== undefined && source[kind] !== null && source[kind] !== false);
+  if (kinds.length === 0) return undefined;
+  if (kinds.length > 1) throw new InvalidInputError(name, kinds.join(' and '), `only one of ${SHAPE_KINDS.join(', ')}`);
+  return checkShape({ [kinds[0]]: source[kinds[0]] }, name);
+}
+
+/**
+ * Checks an outline. One that is partly off the canvas is allowed, and is clipped when its mask is made.
+ * @throws InvalidInputError when it is malformed, has no area, or lies wholly off the canvas
+ */
+export function checkShape(value: unknown, name = 'shape'): Shape {
+  const kinds = typeof value === 'object' && value !== null ? SHAPE_KINDS.filter((kind) => kind in value) : [];
+  if (kinds.length !== 1) throw new InvalidInputError(name, value, `an object with one of ${SHAPE_KINDS.join(', ')}`);
+  const kind = kinds[0];
+  const outline = (value as Record<string, unknown>)[kind];
+  const where = `${name}.${kind}`;
+  switch (kind) {
+    case 'rest':
+      if (outline !== true) throw new InvalidInputError(where, outline, 'true');
+      return { rest: true };
+    case 'polygon':
+      return { polygon: checkPolygon(outline, where) };
+    case 'box':
+      return { box: checkBox(outline, where) };
+    case 'ellipse':
+      return { ellipse: checkBox(outline, where) };
+  }
+}
+
+/**
+ * The mask of an outline.
+ * @param shape anything but rest, which needs the other regions: see restMask
+ * @returns float32 [1, size, size] in [0, 1], the covered share of each pixel
+ * @throws InvalidInputError when nothing of the shape is on the canvas
+ */
+export function shapeMask(shape: Shape, size = MASK_SIZE, name = 'shape'): Tensor<'float32'> {
+  const checked = checkShape(shape, name);
+  let coverage: Float32Array;
+  if ('box' in checked) coverage = boxCoverage(checked.box, size);
+  else if ('ellipse' in checked) coverage = coverageOf((y) => ellipseSpan(checked.ellipse, y), size);
+  else if ('polygon' in checked) coverage = coverageOf((y) => polygonSpans(checked.polygon, y), size);
+  else throw new InvalidInputError(name, shape, 'box, ellipse or polygon; the rest depends on the other regions');
+  if (!coverage.some((c) => c > 0)) throw new InvalidInputError(name, shape, 'a shape with some area on the canvas (0 to 1)');
+  return Tensor.float32(coverage, [1, size, size]);
+}
+
+/**
+ * What the other masks leave: max(0, 1 − their sum), the paper's background mask.
+ * @param masks float32 [1, H, W] each, of any size
+ * @throws InvalidInputError when they leave nothing
+ */
+export function restMask(masks: Tensor[], size = MASK_SIZE, name = 'rest'): Tensor<'float32'> {
+  const rest = new Float32Array(size * size).fill(1);
+  masks.forEach((mask, index) => {
+    const other = resizeByArea(maskPlane(mask, `${name}: mask ${index + 1}`), size, size);
+    for (let i = 0; i < rest.length; i++) rest[i] = Math.max(0, rest[i] - other[i]);
+  });
+  if (!rest.some((r) => r > 0)) throw new InvalidInputError(name, 'empty', 'a canvas that the other regions do not cover completely');
+  return Tensor.float32(rest, [1, size, size]);
+}
+
+function checkBox(value: unknown, name: string): Box {
+  const allowed = '[x, y, width, height] as fractions of the canvas, width and height greater than 0';
+  if (!Array.isArray(value) || value.length !== 4 || !value.every(isFinite)) throw new InvalidInputError(name, value, allowed);
+  const [x, y, width, height] = value as Box;
+  if (width <= 0 || height <= 0) throw new InvalidInputError(name, value, allowed);
+  if (x >= 1 || y >= 1 || x + width <= 0 || y + height <= 0) {
+    throw new InvalidInputError(name, value, 'a place that overlaps the canvas, which reaches from 0 to 1 (fractions, not pixels)');
+  }
+  return [x, y, width, height];
+}
+
+function checkPolygon(value: unknown, name: string): Point[] {
+  const isPoint = (point: unknown): point is Point => Array.isArray(point) && point.length === 2 && point.every(isFinite);
+  if (!Array.isArray(value) || value.length < 3 || value.length > MAX_POINTS || !value.every(isPoint)) {
+    throw new InvalidInputError(name, value, `3 to ${MAX_POINTS} points [x, y] as fractions of the canvas`);
+  }
+  return value.map(([x, y]) => [x, y]);
+}
+
+function isFinite(value: unknown): value is number {
+  return Number.isFinite(value);
+}
+
+/** Exact: the covered share of a pixel is that of its row times that of its column. */
+function boxCoverage([x, y, width, height]: Box, size: number): Float32Array {
+  const columns = new Float32Array(size);
+  const rows = new Float32Array(size);
+  addSpan(columns, x * size, (x + width) * size, 1);
+  addSpan(rows, y * size, (y + height) * size, 1);
+  const coverage = new Float32Array(size * size);
+  for (let row = 0; row < size; row++) {
+    for (let column = 0; column < size; column++) coverage[row * size + column] = rows[row] * columns[column];
+  }
+  return coverage;
+}
+
+/** Exact along a row, sampled by a few scanlines across it. */
+function coverageOf(spansAt: (y: number) => Array<[number, number]>, size: number): Float32Array {
+  const coverage = new Float32Array(size * size);
+  const lines = size * SCANLINES_PER_ROW;
+  for (let line = 0; line < lines; line++) {
+    const row = Math.floor(line / SCANLINES_PER_ROW);
+    for (const [from, to] of spansAt((line + 0.5) / lines)) {
+      addSpan(coverage.subarray(row * size, (row + 1) * size), from * size, to * size, 1 / SCANLINES_PER_ROW);
+    }
+  }
+  for (let i = 0; i < coverage.length; i++) coverage[i] = Math.min(1, coverage[i]);
+  return coverage;
+}
+
+/** Adds `amount` to the pixels between two places of a row, and its share to those at the ends. */
+function addSpan(pixels: Float32Array, from: number, to: number, amount: number): void {
+  const left = Math.max(0, from);
+  const right = Math.min(pixels.length, to);
+  for (let pixel = Math.floor(left); pixel < right; pixel++) {
+    pixels[pixel] += amount * (Math.min(right, pixel + 1) - Math.max(left, pixel));
+  }
+}
+
+function ellipseSpan([x, y, width, height]: Box, at: number): Array<[number, number]> {
+  const vertical = (at - (y + height / 2)) / (height / 2);
+  const half = (width / 2) * Math.sqrt(1 - vertical * vertical);
+  return half > 0 ? [[x + width / 2 - half, x + width / 2 + half]] : [];
+}
+
+/** Even-odd rule. */
+function polygonSpans(points: Point[], at: number): Array<[number, number]> {
+  const crossings: number[] = [];
+  points.forEach(([x1, y1], i) => {
+    const [x2, y2] = points[(i + 1) % points.length];
+    if (y1 <= at !== y2 <= at) crossings.push(x1 + ((at - y1) / (y2 - y1)) * (x2 - x1));
+  });
+  crossings.sort((a, b) => a - b);
+  const spans: Array<[number, number]> = [];
+  for (let i = 0; i + 1 < crossings.length; i += 2) spans.push([crossings[i], crossings[i + 1]]);
+  return spans;
+}
