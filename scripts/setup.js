@@ -1,0 +1,59 @@
+'use strict';
+// Makes a clone ready to run: installs the dependencies when package-lock.json asks for others than are
+// there, and builds when a source is newer than the last build. Plain Node, because nothing is installed yet.
+const { spawnSync } = require('node:child_process');
+const fs = require('node:fs');
+const path = require('node:path');
+
+const root = path.join(__dirname, '..');
+
+/** @returns the file's modification time in ms, 0 when there is none */
+function modified(file) {
+  return fs.statSync(path.join(root, file), { throwIfNoEntry: false })?.mtimeMs ?? 0;
+}
+
+/** The newest modification time of a file or of anything in a folder. */
+function newest(name) {
+  const file = path.join(root, name);
+  const stat = fs.statSync(file, { throwIfNoEntry: false });
+  if (!stat) return 0;
+  if (!stat.isDirectory()) return stat.mtimeMs;
+  return Math.max(stat.mtimeMs, ...fs.readdirSync(file).map((entry) => newest(path.join(name, entry))));
+}
+
+function run(what, command, args, options = {}) {
+  console.log(`> ${what}`);
+  const { status, error } = spawnSync(command, args, {
+    cwd: root,
+    stdio: ['ignore', 'inherit', 'inherit'],
+    ...options,
+  });
+  if (status === 0) return;
+  console.error(`${what}: failed${error ? ` (${error.message})` : ` with exit code ${status}`}.`);
+  process.exit(status || 1);
+}
+
+const [major, minor] = process.versions.node.split('.').map(Number);
+if (major < 20 || (major === 20 && minor < 19)) {
+  console.error(`Node.js ${process.versions.node} is too old: this package needs 20.19 or newer.`);
+  process.exit(1);
+}
+
+if (modified('node_modules/.package-lock.json') < modified('package-lock.json')) {
+  // Inside an npm script, npm_execpath is the npm that runs it; run by hand, npm comes from the PATH.
+  const npm = process.env.npm_execpath;
+  const args = ['ci', '--no-audit', '--no-fund', '--prefer-offline'];
+  run(`npm ${args.join(' ')}`, npm ? process.execPath : 'npm', npm ? [npm, ...args] : args, {
+    // The CPU runtime is inside the package; its install script would fetch the CUDA libraries.
+    env: { ...process.env, ONNXRUNTIME_NODE_INSTALL: 'skip' },
+    shell: !npm && process.platform === 'win32',
+  });
+  // npm leaves the file alone when nothing had to change; without this it would install again every time.
+  fs.utimesSync(path.join(root, 'node_modules/.package-lock.json'), new Date(), new Date());
+}
+
+const sources = ['engine', 'nodes', 'icons', 'tsconfig.json', 'package.json', 'scripts/build.js'];
+const built = fs.existsSync(path.join(root, 'dist')) ? modified('.work/built') : 0;
+if (built < Math.max(...sources.map(newest))) {
+  run('build', process.execPath, ['scripts/build.js']);
+}

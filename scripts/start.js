@@ -1,0 +1,81 @@
+'use strict';
+// npm start: opens Node-RED with the example flows, makes the first picture, and goes on running until Ctrl-C.
+const fs = require('node:fs');
+const path = require('node:path');
+const { parseArgs } = require('node:util');
+const { readFlow } = require('./lib/flow');
+const { startNodeRed } = require('./lib/headless');
+const { startBroker } = require('./lib/broker');
+
+const root = path.join(__dirname, '..');
+const FIRST = '02-living-room.json';
+
+const USAGE = `Usage: npm start -- [--once] [--fresh] [--user-dir DIR]
+
+  --once          end after the first picture
+  --fresh         load the examples again, in place of the flows as you left them
+  --user-dir DIR  Node-RED's user directory (default: .work/node-red)
+
+The port is PORT or 1880, the next free one if that is taken; HOST is the address to listen on (127.0.0.1).`;
+
+/** All examples, the first picture's before the others. */
+function readExamples() {
+  const files = fs.readdirSync(path.join(root, 'examples')).filter((file) => file.endsWith('.json')).sort();
+  files.sort((a, b) => Number(b === FIRST) - Number(a === FIRST));
+  return files.map((file) => readFlow(path.join(root, 'examples', file)));
+}
+
+async function main() {
+  const { values } = parseArgs({
+    options: {
+      once: { type: 'boolean' },
+      fresh: { type: 'boolean' },
+      'user-dir': { type: 'string', default: path.join(root, '.work', 'node-red') },
+      help: { type: 'boolean', short: 'h' },
+    },
+  });
+  if (values.help) return console.log(USAGE);
+
+  const userDir = path.resolve(values['user-dir']);
+  const flowFile = path.join(userDir, 'flows.json');
+  const examples = readExamples();
+  fs.mkdirSync(userDir, { recursive: true });
+  if (values.fresh || !fs.existsSync(flowFile)) fs.writeFileSync(flowFile, JSON.stringify(examples.flat(), null, 4));
+
+  const broker = await startBroker();
+  const nodeRed = await startNodeRed({
+    userDir,
+    editor: true,
+    host: process.env.HOST || '127.0.0.1',
+    port: Number(process.env.PORT || 1880),
+    tries: 100,
+  });
+  const stop = async (code = 0) => {
+    // Whatever a node still waits for, the program ends when it is told to.
+    setTimeout(() => process.exit(code || 1), 15_000).unref();
+    await Promise.all([nodeRed.stop(), broker?.stop()]);
+    process.exit(code);
+  };
+  process.once('SIGINT', () => void stop());
+  process.once('SIGTERM', () => void stop());
+
+  const flow = examples[0];
+  const tab = flow.find((node) => node.type === 'tab');
+  console.log(`Node-RED runs at ${nodeRed.url}/#flow/${tab.id} (Ctrl-C ends it).`);
+  if (broker) console.log(`An MQTT broker for example 07 listens at ${broker.url}.`);
+  console.log('The first picture is being made …');
+  try {
+    const started = Date.now();
+    const { filename } = await nodeRed.generate(flow);
+    console.log(`The first picture, after ${((Date.now() - started) / 1000).toFixed(1)} s: ${filename}`);
+  } catch (error) {
+    console.error(`The first picture failed: ${error.message}`);
+    if (values.once) return stop(1);
+  }
+  if (values.once) return stop();
+}
+
+main().catch((error) => {
+  console.error(error.message);
+  process.exit(1);
+});
