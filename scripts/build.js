@@ -11,13 +11,14 @@ const started = new Date();
 
 const tsc = spawnSync(process.execPath, [require.resolve('typescript/bin/tsc'), '-p', 'tsconfig.json'], { cwd: root, stdio: 'inherit' });
 
+const filter = (file) => path.basename(file) !== '.gitkeep';
 const target = path.join(dist, 'nodes');
 fs.mkdirSync(target, { recursive: true });
 for (const file of fs.readdirSync(path.join(root, 'nodes'))) {
   if (file.endsWith('.html')) fs.copyFileSync(path.join(root, 'nodes', file), path.join(target, file));
 }
-fs.cpSync(path.join(root, 'nodes', 'locales'), path.join(target, 'locales'), { recursive: true });
-fs.cpSync(path.join(root, 'icons'), path.join(target, 'icons'), { recursive: true });
+fs.cpSync(path.join(root, 'nodes', 'locales'), path.join(target, 'locales'), { recursive: true, filter });
+fs.cpSync(path.join(root, 'icons'), path.join(target, 'icons'), { recursive: true, filter });
 
 // Files of earlier builds whose source is gone would otherwise be published.
 for (const file of fs.readdirSync(dist, { recursive: true })) {
@@ -30,6 +31,6 @@ for (const file of fs.readdirSync(dist, { recursive: true })) {
 if (tsc.status !== 0) process.exit(tsc.status ?? 1);
 // When the last complete build began: scripts/setup.js builds again when a source is newer.
 const stamp = path.join(root, '.work', 'built');
-fs.mkdirSync(path.dirname(stamp), { recursive: true });
+fs.mkdirSync(path.dirname(stamp), { recursive: true, filter });
 fs.writeFileSync(stamp, '');
 fs.utimesSync(stamp, started, started);

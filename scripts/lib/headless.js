@@ -94,7 +94,7 @@ async function startNodeRed(options = {}) {
         handler: () => (/** @type {any} */ entry) => logListeners.forEach((listener) => listener(entry)),
       },
     },
-    ...(options.images && { multidiffusion: { imageFolder: options.images } }),
+    ...(options.images && { multidiffusion: { imageDirectory: options.images } }),
     ...options.settings,
   });
   if (editor) app.use('/', RED.httpAdmin);
