@@ -1,0 +1,150 @@
+/** From what a request says (prompts and masks of any size) to what the method needs (prompts and latent masks). */
+import { InvalidInputError, MissingInputError } from '../errors';
+import { REGION_OPTIONS, resolveOptions } from '../options';
+import { Tensor } from '../tensor';
+import { featherMask, type LatentMask, maskPlane, reduceMask } from './masks';
+import { type Conditioning, CONDITIONING_KIND, type Region } from './types';
+import type { Grid } from './views';
+
+/** A prompt of the method: index 0 is the background, the others are the regions in their order. */
+export interface Prompt {
+  name: string;
+  conditioning: Conditioning;
+  /** The one Tensor for these numbers in this job, so that equal prompts share their UNet rows. */
+  embeddings: Tensor;
+  negativeEmbeddings: Tensor;
+  guidanceScale: number;
+}
+
+/** A prompt with its place on the latent grid. */
+export interface LatentRegion extends Prompt {
+  mask: LatentMask;
+  weight: number;
+  /** Whether it has its own input while the job bootstraps. */
+  bootstrap: boolean;
+  /** The model evaluations at which it acts: from first up to, not including, last. */
+  first: number;
+  last: number;
+  /** For the initial noise inside the mask. */
+  seed?: number;
+}
+
+export const MAX_REGIONS = 100;
+
+/** Gives, for equal embeddings, one and the same Tensor. */
+export type ShareTensor = (tensor: Tensor) => Tensor;
+
+export function tensorSharer(): ShareTensor {
+  const known: Tensor[] = [];
+  return (tensor) => {
+    const equal = known.find((other) => other === tensor || sameTensor(other, tensor));
+    if (!equal) known.push(tensor);
+    return equal ?? tensor;
+  };
+}
+
+/**
+ * @param value a Conditioning
+ * @param name how to call it in errors
+ * @param share see tensorSharer
+ * @throws MissingInputError when there is none, InvalidInputError when it is no conditioning
+ */
+export function preparePrompt(value: unknown, name: string, guidanceScale: number, share: ShareTensor): Prompt {
+  if (value === undefined || value === null) {
+    throw new MissingInputError(name, 'Encode its prompt with a text-encode node first.');
+  }
+  const conditioning = value as Conditioning;
+  if (conditioning.kind !== CONDITIONING_KIND) throw new InvalidInputError(name, value, 'a conditioning as text-encode makes it');
+  return {
+    name,
+    conditioning,
+    embeddings: share(checkEmbeddings(conditioning.embeddings, `${name}.embeddings`)),
+    negativeEmbeddings: share(checkEmbeddings(conditioning.negativeEmbeddings, `${name}.negativeEmbeddings`)),
+    guidanceScale,
+  };
+}
+
+/**
+ * Checks the regions and brings their masks to the latent grid.
+ * @param background for the shape that all embeddings must have
+ * @param evaluations how often the scheduler asks for the model in the whole run
+ * @throws InvalidInputError, MissingInputError naming the region and the property
+ */
+export function prepareRegions(
+  value: unknown,
+  background: Prompt,
+  grid: Grid,
+  evaluations: number,
+  share: ShareTensor,
+): LatentRegion[] {
+  if (value === undefined || value === null) return [];
+  if (!Array.isArray(value)) throw new InvalidInputError('regions', value, 'an array of regions');
+  if (value.length > MAX_REGIONS) throw new InvalidInputError('regions', `${value.length} regions`, `up to ${MAX_REGIONS}`);
+  return value.map((region, index) => prepareRegion(region, `regions[${index}]`, index, background, grid, evaluations, share));
+}
+
+function prepareRegion(
+  value: unknown,
+  where: string,
+  index: number,
+  background: Prompt,
+  grid: Grid,
+  evaluations: number,
+  share: ShareTensor,
+): LatentRegion {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw new InvalidInputError(where, value, 'a region {name, conditioning, mask}');
+  }
+  const region = value as Region;
+  const options = inRegion(where, () => resolveOptions(REGION_OPTIONS, region as unknown as Record<string, unknown>));
+  if (options.end <= options.start) {
+    throw new InvalidInputError(`${where}.end`, options.end, `more than start, which is ${options.start}`);
+  }
+  if (region.mask === undefined || region.mask === null) {
+    throw new MissingInputError(`${where}.mask`, 'Give the region its place with a region-mask node.');
+  }
+  const prompt = preparePrompt(region.conditioning, `${where}.conditioning`, options.guidanceScale ?? background.guidanceScale, share);
+  const expected = background.embeddings;
+  if (prompt.embeddings.dims.join() !== expected.dims.join()) {
+    throw new InvalidInputError(
+      `${where}.conditioning.embeddings`,
+      `[${prompt.embeddings.dims.join(', ')}]`,
+      `[${expected.dims.join(', ')}] as the background has it (encode all prompts with the same model)`,
+    );
+  }
+  const reduced = reduceMask(maskPlane(region.mask, `${where}.mask`), grid.height, grid.width);
+  const first = Math.min(evaluations - 1, Math.round(options.start * evaluations));
+  return {
+    ...prompt,
+    name: typeof region.name === 'string' && region.name.trim() ? region.name : `region ${index + 1}`,
+    mask: featherMask(reduced, grid.height, grid.width, options.feather * Math.min(grid.height, grid.width)),
+    weight: options.weight,
+    bootstrap: options.bootstrap,
+    first,
+    last: Math.max(first + 1, Math.round(options.end * evaluations)),
+    ...(options.seed === undefined ? {} : { seed: options.seed }),
+  };
+}
+
+/** Puts the region in front of the property's name in an error. */
+function inRegion<T>(where: string, check: () => T): T {
+  try {
+    return check();
+  } catch (error) {
+    if (error instanceof InvalidInputError) throw new InvalidInputError(`${where}.${error.property}`, error.value, error.allowed);
+    throw error;
+  }
+}
+
+function checkEmbeddings(value: unknown, name: string): Tensor {
+  if (value === undefined || value === null) throw new MissingInputError(name, 'Encode the prompt with a text-encode node.');
+  const tensor = Tensor.from(value, name);
+  if (tensor.dims.length !== 3 || tensor.dims[0] !== 1 || tensor.size === 0) {
+    throw new InvalidInputError(name, `[${tensor.dims.join(', ')}]`, '[1, tokens, width]');
+  }
+  return value instanceof Tensor ? value : tensor; // the caller's own object where possible: it may have crossed to the inference process before
+}
+
+function sameTensor(a: Tensor, b: Tensor): boolean {
+  return a.dtype === b.dtype && a.dims.join() === b.dims.join() && Buffer.compare(Buffer.from(a.buffer), Buffer.from(b.buffer)) === 0;
+}

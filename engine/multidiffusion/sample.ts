@@ -1,0 +1,118 @@
+/**
+ * MultiDiffusion (Bar-Tal et al. 2023, "MultiDiffusion: Fusing Diffusion Paths for Controlled Image Generation").
+ *
+ * Every step prepares what each prompt sees of each window (bootstrapping), predicts (UNet and guidance), fuses
+ * the predictions into one for the whole canvas, and takes one scheduler step with it.
+ */
+import { MultiDiffusionError } from '../errors';
+import type { DiffusionModel } from '../model';
+import { Tensor } from '../tensor';
+import { prepareInputs } from './bootstrap';
+import { addPredictions, finishFusion, Reach, startFusion, weightsAt } from './fusion';
+import { predictNoise } from './guidance';
+import { createJob, type Job, type SampleRequest, throwIfCancelled, type Timings } from './job';
+import type { Finding } from './types';
+import type { View } from './views';
+
+export interface SampleResult {
+  /** [1, C, h, w], scaled as the UNet uses them. */
+  latents: Tensor<'float32'>;
+  /** In pixels, after rounding. */
+  width: number;
+  height: number;
+  seed: number;
+  steps: number;
+  /** Class name of the scheduler. */
+  scheduler: string;
+  findings: Finding[];
+  timings: Timings;
+  /** UNet rows evaluated, over all steps. */
+  unetRows: number;
+  /** What the references evaluate: a conditional and an unconditional row per prompt, window and evaluation. */
+  referenceRows: number;
+  /** Model evaluations that were bootstrapped, of how many. */
+  bootstrapEvaluations: number;
+  evaluations: number;
+  views: number;
+}
+
+/**
+ * Makes the latents of a picture.
+ * @throws InvalidInputError and MissingInputError for what is wrong with the request; CancelledError between two
+ *   calls of the model when the request's signal is aborted; whatever the model throws
+ */
+export async function sample(model: DiffusionModel, request: SampleRequest): Promise<SampleResult> {
+  const { signal, onStep } = request;
+  throwIfCancelled(signal);
+  const job = await createJob(model, request);
+  const started = performance.now();
+  const total = job.scheduler.timesteps.length;
+  while (job.index < total) {
+    const { index } = job;
+    const sum = startFusion(job);
+    for (const views of viewBatches(job, index)) {
+      throwIfCancelled(signal);
+      const inputs = prepareInputs(job, index, views);
+      const predictions = await predictNoise(model, job, index, inputs, { signal });
+      addPredictions(job, index, sum, predictions);
+    }
+    takeStep(job, index, finishFusion(job, sum));
+    onStep?.({ index: job.index, total, timestep: job.scheduler.timesteps[index], latents: job.latents });
+  }
+  job.timings.total += performance.now() - started;
+  return resultOf(job);
+}
+
+/**
+ * One scheduler step on the shared latents: moves the job on.
+ * @param fused the canvas' model output, [1, C, H, W]
+ * @throws MultiDiffusionError INFERENCE when it is not finite
+ */
+export function takeStep(job: Job, index: number, fused: Tensor<'float32'>): void {
+  if (!fused.data.every(Number.isFinite)) {
+    throw new MultiDiffusionError(
+      'INFERENCE',
+      `The model's output at step ${index + 1} of ${job.scheduler.timesteps.length} is not finite (NaN or infinite). ` +
+        'The model may have overflowed in half precision, or its files are damaged: try a float32 export.',
+    );
+  }
+  job.latents = job.scheduler.step(fused, index, job.latents, job.stepNoise);
+  job.index = index + 1;
+}
+
+/** Whole windows, as many at a time as fit into one call of the model: memory is bounded by the call, not by the canvas. */
+function* viewBatches(job: Job, index: number): Generator<View[]> {
+  const { reach } = weightsAt(job, index);
+  let batch: View[] = [];
+  let rows = 0;
+  for (const view of job.views) {
+    const more = 2 * reach[view.index].filter((extent) => extent !== Reach.None).length;
+    if (batch.length && rows + more > job.rowsPerCall) {
+      yield batch;
+      batch = [];
+      rows = 0;
+    }
+    batch.push(view);
+    rows += more;
+  }
+  yield batch;
+}
+
+function resultOf(job: Job): SampleResult {
+  const evaluations = job.scheduler.timesteps.length;
+  return {
+    latents: job.latents,
+    width: job.width,
+    height: job.height,
+    seed: job.seed,
+    steps: job.steps,
+    scheduler: job.scheduler.name,
+    findings: job.findings,
+    timings: job.timings,
+    unetRows: job.unetRows,
+    referenceRows: 2 * job.prompts.length * job.views.length * evaluations,
+    bootstrapEvaluations: job.bootstrapEvaluations,
+    evaluations,
+    views: job.views.length,
+  };
+}
