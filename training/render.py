@@ -278,11 +278,11 @@ def _pencil_sketch(picture: np.ndarray, rng) -> np.ndarray:
 
 
 def _oil_painting(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    swirl_y, swirl_x = 4 * _noise(rng, 12, 12), 4 * _noise(rng, 12, 12)
+    swirl_y, swirl_x = 2.5 * _noise(rng, 12, 12), 2.5 * _noise(rng, 12, 12)
     y = np.clip(ROWS * SIZE + swirl_y, 0, SIZE - 1).astype(int)
     x = np.clip(COLUMNS * SIZE + swirl_x, 0, SIZE - 1).astype(int)
     moved = picture[y, x]
-    stroke = np.sin(0.9 * (swirl_y * 5 + swirl_x * 3) + ROWS * 60) * 0.09
+    stroke = np.sin(1.1 * (swirl_y * 5 + swirl_x * 3) + ROWS * 60) * 0.07
     saturated = moved.mean(-1, keepdims=True) + 1.25 * (moved - moved.mean(-1, keepdims=True))
     return saturated + stroke[..., None]
 

@@ -27,7 +27,7 @@ class Object:
 
 
 OBJECTS = (
-    Object(("sofa", "couch"), "couch-and-lamp", crop=(0.0, 0.40, 0.86, 1.0)),
+    Object(("sofa", "couch"), "couch-and-lamp", crop=(0.0, 0.445, 0.80, 1.0)),
     Object(("plant", "potted plant", "indoor plant"), "potted-plant", False),
     Object(("painting", "framed picture", "picture frame"), "framed-picture", False),
     Object(("chair",), "chair"),

@@ -1,0 +1,175 @@
+"""Trains text encoder and UNet together on latents, captions and label maps; samples from them."""
+
+from __future__ import annotations
+
+import copy
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .autoencoder import LATENT_CHANNELS
+from .common import Clock, Optimisers, autocast, load, pick_device, rate, save
+from .dataset import from_row
+from .model import TextEncoder, UNet
+from .render import NOTHING
+from .tokenizer import MAX_LENGTH, Tokenizer
+from .vocabulary import OBJECTS, caption
+
+EMPTY_PROMPTS = 0.10
+# How often a caption gets a word that the model does not know, so that such words do little harm.
+UNKNOWN_WORDS = 0.05
+CELLS_WEIGHT = 0.2
+# Stable Diffusion's "scaled_linear" betas.
+TIMESTEPS, BETA_START, BETA_END = 1000, 0.00085, 0.012
+
+
+def cumulative_alphas() -> torch.Tensor:
+    betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, TIMESTEPS, dtype=torch.float64) ** 2
+    return torch.cumprod(1 - betas, 0).float()
+
+
+class Pocket(nn.Module):
+    """The two networks that are trained here."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        super().__init__()
+        self.text_encoder = TextEncoder(len(tokenizer.vocab), MAX_LENGTH, tokenizer.pad)
+        self.unet = UNet()
+
+
+def tokenize(tokenizer: Tokenizer, texts: list[str], device) -> torch.Tensor:
+    """Ids padded to the longest text only: padding makes no difference to the model."""
+    rows = [tokenizer.encode(text, None) for text in texts]
+    longest = max(map(len, rows))
+    return torch.tensor([row + [tokenizer.pad] * (longest - len(row)) for row in rows], device=device)
+
+
+def training_text(row: np.ndarray, rng: random.Random) -> str:
+    if rng.random() < EMPTY_PROMPTS:
+        return ""
+    text = caption(from_row(row), rng)
+    if rng.random() < UNKNOWN_WORDS:
+        nonsense = "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(3, 8)))
+        at = rng.randint(0, text.count(" ") + 1)
+        words = text.split(" ")
+        text = " ".join([*words[:at], nonsense, *words[at:]])
+    return text
+
+
+def training_timesteps(count: int, device) -> torch.Tensor:
+    """Mostly where shapes are decided (middle to high noise), a quarter everywhere."""
+    middle = torch.sigmoid(0.3 + 0.9 * torch.randn(count, device=device))
+    part = torch.where(torch.rand(count, device=device) < 0.25, torch.rand(count, device=device), middle)
+    return (part * TIMESTEPS).long().clamp(0, TIMESTEPS - 1)
+
+
+def cells_loss(cells: torch.Tensor, labels: torch.Tensor, alphas: torch.Tensor) -> torch.Tensor:
+    """Cross-entropies of object, style and colour and the distance of the place, for each cell of eight pixels.
+
+    What the renderer knows is told to the middle of the UNet: which object is here, and which part
+    of it. Weighted by the square root of alpha-bar, since in pure noise there is nothing to find.
+    """
+    objects, styles, colours, place = cells.float().split(UNet.CELL_OUTPUTS, 1)
+    labels = labels.permute(0, 3, 1, 2).long()
+    thing, style, colour = labels[:, 0], labels[:, 1], labels[:, 2]
+    there = (thing != NOTHING).float()
+    thing = torch.where(thing == NOTHING, len(OBJECTS), thing)
+    colour = torch.where(colour == NOTHING, UNet.CELL_OUTPUTS[2] - 1, colour)
+    style = torch.where(style == NOTHING, 0, style)
+    per_cell = F.cross_entropy(objects, thing, reduction="none")
+    inside = F.cross_entropy(styles, style, reduction="none") + F.cross_entropy(colours, colour, reduction="none")
+    inside = 0.5 * inside + 4 * (place - labels[:, 3:] / 255).abs().sum(1)
+    return ((per_cell + inside * there).mean((1, 2)) * alphas.sqrt()).mean()
+
+
+def train(folder: Path, latents: np.ndarray, labels: np.ndarray, rows: np.ndarray, scale: float, tokenizer: Tokenizer,
+          minutes: float, batch: int, seed: int, log, start_from: Pocket | None = None, on_save=None) -> Pocket:
+    """Trains for the given minutes, going on from the folder's checkpoint; returns the averaged weights.
+
+    `start_from` gives first weights when there is no checkpoint. `on_save(model, step)` is called
+    with the averaged weights now and then.
+    """
+    device, checkpoint = pick_device(), folder / "diffusion.pt"
+    torch.manual_seed(seed)
+    model = (start_from or Pocket(tokenizer)).to(device, memory_format=torch.channels_last)
+    average = copy.deepcopy(model).requires_grad_(False)
+    optimisers = Optimisers(model, ("text_encoder.tokens", "text_encoder.places", "unet.entry", "unet.exit",
+                                    "unet.cells"), muon_lr=0.01, adam_lr=1e-3, weight_decay=0.01)
+    state, step, spent = load(checkpoint), 0, 0.0
+    if state:
+        average.load_state_dict(state["average"])
+        if state["done"]:
+            return average.eval()
+        model.load_state_dict(state["model"])
+        optimisers.load_state_dict(state["optimisers"])
+        step, spent = state["step"], state["spent"]
+    torch.manual_seed(seed + step)
+    clock, rng, words = Clock(minutes, spent), np.random.default_rng(seed + step), random.Random(seed + step)
+    alphas_bar = cumulative_alphas().to(device)
+    running, running_cells, saved, shown = None, 0.0, clock.elapsed(), clock.elapsed()
+    while True:
+        part = clock.part()
+        chosen = rng.integers(0, len(latents), batch)
+        clean = torch.from_numpy(latents[chosen].astype(np.float32)).to(device, memory_format=torch.channels_last) * scale
+        marks = torch.from_numpy(labels[chosen]).to(device)
+        ids = tokenize(tokenizer, [training_text(rows[index], words) for index in chosen], device)
+        t = training_timesteps(batch, device)
+        alphas = alphas_bar[t]
+        signal, sigma = alphas.sqrt()[:, None, None, None], (1 - alphas).sqrt()[:, None, None, None]
+        noise = torch.randn_like(clean)
+        with autocast(device):
+            hidden, _ = model.text_encoder(ids)
+            output, cells = model.unet(signal * clean + sigma * noise, t, hidden, with_cells=True)
+        v_loss = (output.float() - (signal * noise - sigma * clean)).square().mean()
+        guess = cells_loss(cells, marks, alphas)
+        (v_loss + CELLS_WEIGHT * guess).backward()
+        optimisers.step(rate(part, step))
+        step += 1
+        decay = min(0.9995, (1 + step) / (20 + step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+        running = v_loss.item() if running is None else 0.99 * running + 0.01 * v_loss.item()
+        running_cells = 0.99 * running_cells + 0.01 * guess.item()
+        if step % 100 == 0:
+            log(f"diffusion step {step} {clock.elapsed():.0f} s: v {running:.4f} cells {running_cells:.3f}")
+        done = part >= 1
+        if done or clock.elapsed() - saved > 180:
+            saved = clock.elapsed()
+            save(checkpoint, {"model": model.state_dict(), "average": average.state_dict(), "step": step,
+                              "optimisers": optimisers.state_dict(), "spent": saved, "batch": batch,
+                              "loss": running, "done": done})
+        if on_save and clock.elapsed() - shown > 480:
+            shown = clock.elapsed()
+            on_save(average, step)
+        if done:
+            return average.eval()
+
+
+@torch.no_grad()
+def sample(model: Pocket, tokenizer: Tokenizer, prompts: list[str], seed: int, guidance: float = 4.0,
+           steps: int = 25, side: int = 32, spacing: str = "leading") -> torch.Tensor:
+    """Latents (scaled, [N, 4, side, side]) for prompts, by DDIM with guidance."""
+    device = next(model.parameters()).device
+    alphas = cumulative_alphas().to(device)
+    ids = tokenize(tokenizer, [*prompts, *[""] * len(prompts)], device)
+    x = torch.randn(len(prompts), LATENT_CHANNELS, side, side, generator=torch.Generator().manual_seed(seed)).to(device)
+    stride = TIMESTEPS // steps
+    if spacing == "leading":
+        timesteps = [index * stride + 1 for index in reversed(range(steps))]
+    else:
+        timesteps = [round(TIMESTEPS - index * TIMESTEPS / steps) - 1 for index in range(steps)]
+    with autocast(device):
+        hidden, _ = model.text_encoder(ids)
+    for t in timesteps:
+        with autocast(device):
+            both = model.unet(torch.cat([x, x]), torch.full((2 * len(x),), t, device=device), hidden)
+        wanted, free = both.float().chunk(2)
+        v = free + guidance * (wanted - free)
+        now, after = alphas[t], alphas[max(t - stride, 0)]
+        clean, noise = now.sqrt() * x - (1 - now).sqrt() * v, now.sqrt() * v + (1 - now).sqrt() * x
+        x = after.sqrt() * clean + (1 - after).sqrt() * noise
+    return x

@@ -1,0 +1,136 @@
+"""Makes the bundled model from nothing: python -m training.make
+
+Every stage keeps its result in the work folder and is skipped when that is there; the three
+trainings write checkpoints and go on from them after an interruption. A GPU is used when there is
+one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from . import autoencoder, dataset, diffusion, evaluate, export, judge
+from .common import load
+from .render import Sprites
+from .tokenizer import Tokenizer
+from .vocabulary import sprite_list
+
+HERE = Path(__file__).resolve().parent
+GPU = torch.cuda.is_available()
+
+
+def log(text: str) -> None:
+    print(time.strftime("%H:%M:%S"), text, flush=True)
+
+
+def make_sprites(work: Path) -> Path:
+    """Renders the emoji artwork with Node.js, once."""
+    folder, wanted = work / "sprites", sprite_list()
+    if not all((folder / f"{name}.png").exists() for name in wanted):
+        if not (HERE / "node_modules").exists():
+            subprocess.run([shutil.which("npm") or "npm", "install", "--no-package-lock"], cwd=HERE, check=True)
+        (work / "sprites.json").write_text(json.dumps(wanted), "utf8")
+        subprocess.run(["node", str(HERE / "sprites.mjs"), str(work / "sprites.json"), str(folder)], check=True)
+    return folder
+
+
+def start_weights(folder: Path, tokenizer: Tokenizer) -> diffusion.Pocket:
+    """The networks with the weights of an exported model folder."""
+    pocket = diffusion.Pocket(tokenizer)
+    export.load_exported(pocket.text_encoder, folder / "text_encoder/model.onnx")
+    export.load_exported(pocket.unet, folder / "unet/model.onnx")
+    return pocket
+
+
+def landed_autoencoder(folder: Path) -> autoencoder.Autoencoder:
+    model = autoencoder.Autoencoder()
+    export.load_exported(model.encoder, folder / "vae_encoder/model.onnx")
+    export.load_exported(model.decoder, folder / "vae_decoder/model.onnx")
+    return model
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=HERE / "work", help="where intermediate results are kept")
+    parser.add_argument("--out", type=Path, default=HERE.parent / "models/pocket", help="the model folder to write")
+    parser.add_argument("--pictures", type=int, default=60000, help="training pictures to render")
+    parser.add_argument("--autoencoder-minutes", type=float, default=2 if GPU else 9)
+    parser.add_argument("--minutes", type=float, default=20 if GPU else 110, help="for text encoder and UNet")
+    parser.add_argument("--judge-minutes", type=float, default=1 if GPU else 5)
+    parser.add_argument("--batch", type=int, default=256 if GPU else 48, help="of the diffusion training")
+    parser.add_argument("--guidance", type=float, default=4.0, help="of the evaluation")
+    parser.add_argument("--each", type=int, default=11, help="generated pictures of every object in the evaluation")
+    parser.add_argument("--init-from", type=Path, metavar="FOLDER",
+                        help="go on from the weights of a model folder (its autoencoder is kept as it is)")
+    parser.add_argument("--until", choices=("sprites", "render", "autoencoder", "encode", "diffusion", "judge", "export",
+                                            "evaluate"), default="evaluate", help="stop after this stage")
+    parser.add_argument("--from-checkpoint", action="store_true",
+                        help="export and evaluate the averaged weights of an unfinished training")
+    return parser.parse_args()
+
+
+def main() -> None:
+    choice = options()
+    work, stages = choice.work, ("sprites", "render", "autoencoder", "encode", "diffusion", "judge", "export", "evaluate")
+    work.mkdir(parents=True, exist_ok=True)
+    last = stages.index(choice.until)
+    threads = os.cpu_count() or 2
+    tokenizer = Tokenizer.make()
+
+    sprites = make_sprites(work)
+    if last < 1:
+        return
+    dataset.make(work / "train", sprites, choice.pictures, 1, threads)
+    pictures = np.load(work / "train/pictures.npy", mmap_mode="r")
+    labels, rows = np.load(work / "train/labels.npy"), np.load(work / "train/rows.npy")
+    log(f"{len(pictures)} pictures")
+    if last < 2:
+        return
+    if choice.init_from:
+        coder = landed_autoencoder(choice.init_from).to(autoencoder.pick_device(), memory_format=torch.channels_last)
+    else:
+        coder = autoencoder.train(work, pictures, choice.autoencoder_minutes, 32, 1, log)
+    coder.eval()
+    if last < 3:
+        return
+    latents = autoencoder.encode(coder, pictures, work / "train/latents.npy")
+    if last < 4:
+        return
+    if choice.from_checkpoint:
+        pocket = diffusion.Pocket(tokenizer)
+        pocket.load_state_dict(load(work / "diffusion.pt")["average"])
+    else:
+        start = start_weights(choice.init_from, tokenizer) if choice.init_from else None
+        pocket = diffusion.train(work, latents, labels[:len(latents)], rows[:len(latents)], tokenizer, choice.minutes,
+                                 choice.batch, 2, log, start)
+    if last < 5:
+        return
+    arbiter = judge.train(work, pictures, rows, choice.judge_minutes, 64, 3, log)
+    if last < 6:
+        return
+    export.export(choice.out, pocket, coder, tokenizer)
+    export.export_judge(HERE / "judge", arbiter)
+    log(f"exported to {choice.out}")
+    if last < 7:
+        return
+    state = load(work / "diffusion.pt")
+    report = evaluate.report(evaluate.Painter(pocket, coder, tokenizer), arbiter, Sprites(sprites), choice.out,
+                             choice.each, choice.guidance)
+    report["training"] = {"steps": state["step"], "batch": state["batch"], "pictures seen": state["step"] * state["batch"],
+                          "minutes": round(state["spent"] / 60, 1), "loss of v": round(state["loss"], 4)}
+    evaluate.sheets(HERE / "figures", evaluate.Painter(pocket, coder, tokenizer), choice.guidance)
+    (HERE / "figures/evaluation.json").write_text(json.dumps(report, indent=1) + "\n", "utf8")
+    log("evaluated; see training/figures")
+
+
+if __name__ == "__main__":
+    main()
