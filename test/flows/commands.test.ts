@@ -1,0 +1,100 @@
+/** The two commands that a user types first, as processes of their own. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import fs from 'node:fs';
+import path from 'node:path';
+import sharp from 'sharp';
+import { readGeneration } from '../../dist/engine/image/metadata';
+import { temporaryFolder } from '../../scripts/lib/headless.js';
+import { bundled, examples, root, TINY_SETTINGS } from './support/checkpoint';
+
+interface Result {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+function run(command: string, args: string[], env: Record<string, string> = {}): Promise<Result> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, args, { cwd: root, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'], shell: process.platform === 'win32' });
+    let stdout = '';
+    let stderr = '';
+    child.stdout.on('data', (data) => (stdout += data));
+    child.stderr.on('data', (data) => (stderr += data));
+    child.once('error', reject);
+    child.once('close', (code) => resolve({ code, stdout, stderr }));
+  });
+}
+
+const lastLine = (text: string): string => text.trimEnd().split('\n').at(-1)!;
+
+describe('commands', function () {
+  this.timeout(180_000);
+  const model = Object.entries(bundled ? {} : TINY_SETTINGS).flatMap(([key, value]) => ['--set', `${key}=${value}`]);
+
+  describe('npm run generate', () => {
+    const generate = (...args: string[]): Promise<Result> => run(process.execPath, ['scripts/generate.js', ...args, ...model]);
+
+    it('writes the picture, with the settings, and prints its path last', async () => {
+      const out = temporaryFolder();
+      const { code, stdout, stderr } = await run('npm', [
+        'run', 'generate', '--', path.join(examples, '01-text-to-image.json'),
+        '--set', 'prompt=a green tree', '--set', 'seed=11', '--set', 'multidiffusion-sampler.seedMode=msg', '--set', 'multidiffusion-sampler.steps=2', '--out', out,
+        ...model.filter((argument, i) => !/steps/.test(`${argument}${model[i + 1]}`)),
+      ]);
+      assert.equal(code, 0, stderr);
+      const file = lastLine(stdout);
+      assert.equal(path.dirname(file), out);
+      const recipe = await readGeneration(fs.readFileSync(file));
+      assert.match(JSON.stringify(recipe), /a green tree/);
+      assert.match(JSON.stringify(recipe), /"seed":11/);
+    });
+
+    it('runs an endpoint with the layout of its comment', async () => {
+      const out = temporaryFolder();
+      const { code, stdout, stderr } = await generate(path.join(examples, '07-mqtt.json'), '--out', out, '--set', 'steps=2');
+      assert.equal(code, 0, stderr);
+      assert.equal((await sharp(lastLine(stdout)).metadata()).format, 'png');
+    });
+
+    it('ends with the error of a node', async () => {
+      const { code, stderr } = await generate(path.join(examples, '01-text-to-image.json'), '--set', 'steps=0');
+      assert.equal(code, 1);
+      assert.match(stderr, /steps is 0; allowed: a whole number from 1 to 1000/);
+    });
+
+    it('ends with a sentence when the file is no flow', async () => {
+      const missing = await generate('no-such-flow.json');
+      assert.equal(missing.code, 1);
+      assert.match(missing.stderr, /no-such-flow\.json can't be read as a flow/);
+      const wrong = await generate(path.join(root, 'package.json'));
+      assert.equal(wrong.code, 1);
+      assert.match(wrong.stderr, /is no flow/);
+    });
+  });
+
+  describe('npm start', () => {
+    it('opens the editor with all examples and makes the first picture', async () => {
+      const userDir = temporaryFolder();
+      if (!bundled) writeTinyFlows(userDir);
+      const { code, stdout, stderr } = await run(process.execPath, ['scripts/start.js', '--once', '--user-dir', userDir], { PORT: '0' });
+      assert.equal(code, 0, stderr);
+      assert.match(stdout, /Node-RED runs at http:\/\/127\.0\.0\.1:\d+\/#flow\/[0-9a-f]{16}/);
+      const file = /first picture, after [\d.]+ s: (.+)/.exec(stdout)?.[1];
+      assert.equal((await sharp(file).metadata()).format, 'png');
+      const tabs = JSON.parse(fs.readFileSync(path.join(userDir, 'flows.json'), 'utf8')).filter(({ type }: { type: string }) => type === 'tab');
+      assert.match(tabs[0].label, /^02 /);
+      assert.equal(tabs.length, fs.readdirSync(examples).length);
+    });
+  });
+});
+
+function writeTinyFlows(userDir: string): void {
+  const files = fs.readdirSync(examples).sort((a, b) => Number(b.startsWith('02')) - Number(a.startsWith('02')) || a.localeCompare(b));
+  const nodes = files.flatMap((file) => JSON.parse(fs.readFileSync(path.join(examples, file), 'utf8')));
+  for (const [key, value] of Object.entries(TINY_SETTINGS)) {
+    const [type, property] = key.split('.');
+    for (const node of nodes) if (node.type === type) node[property] = value;
+  }
+  fs.writeFileSync(path.join(userDir, 'flows.json'), JSON.stringify(nodes));
+}

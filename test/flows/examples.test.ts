@@ -1,0 +1,192 @@
+/** Every example flow, run in a headless Node-RED as a user would run it. */
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
+import mqtt from 'mqtt';
+import sharp from 'sharp';
+import { applySettings, exampleLayout, readFlow, type FlowNode } from '../../scripts/lib/flow.js';
+import { startNodeRed, temporaryFolder } from '../../scripts/lib/headless.js';
+import { startBroker } from '../../scripts/lib/broker.js';
+import { bundled, configure, examples, TINY_SETTINGS } from './support/checkpoint';
+
+type NodeRed = Awaited<ReturnType<typeof startNodeRed>>;
+
+function load(file: string): FlowNode[] {
+  const flow = readFlow(path.join(examples, file));
+  return bundled ? flow : applySettings(flow, TINY_SETTINGS).flow;
+}
+
+describe('examples', function () {
+  this.timeout(120_000);
+  const images = temporaryFolder();
+  let nodeRed: NodeRed;
+
+  before(async () => {
+    nodeRed = await startNodeRed({ images, onLog: () => {} });
+  });
+  after(() => nodeRed.stop());
+
+  for (const file of fs.readdirSync(examples).sort()) {
+    const flow = load(file);
+    const sampler = flow.find(({ type }) => type === 'multidiffusion-sampler')!;
+
+    it(`${file} makes a picture`, async () => {
+      configure(flow, 'save-image', { save: true });
+      configure(flow, 'mqtt-broker', { autoConnect: false });
+      await nodeRed.deploy(flow);
+      const message = await nodeRed.generate(flow);
+
+      assert.equal(path.dirname(message.filename), images);
+      const { format, width, height } = await sharp(message.filename).metadata();
+      assert.equal(format, 'png');
+      if (sampler.width) assert.deepEqual([width, height], [sampler.width, sampler.height]);
+      const { channels } = await sharp(message.filename).stats();
+      assert.ok(Math.max(...channels.map(({ stdev }) => stdev)) > 1, 'the picture is one plain colour');
+      if (bundled) assert.deepEqual(message.findings ?? [], []);
+    });
+  }
+
+  it('02 puts each thing where its box is', async function () {
+    if (!bundled) return;
+    const flow = load('02-living-room.json');
+    await nodeRed.deploy(flow);
+    const { filename } = await nodeRed.generate(flow);
+    const sofa = flow.find(({ regionName }) => regionName === 'sofa')!;
+    const { inside, outside } = await redness(filename, sofa.box as number[]);
+    assert.ok(inside > outside + 20, `red inside the sofa's box: ${inside.toFixed(0)}, outside: ${outside.toFixed(0)}`);
+  });
+
+  it('the same seed gives the same picture, also after a redeploy', async () => {
+    const flow = load('01-text-to-image.json');
+    await nodeRed.deploy(flow);
+    const first = await nodeRed.generate(flow);
+    await nodeRed.deploy(flow);
+    const second = await nodeRed.generate(flow);
+    assert.notEqual(first.filename, second.filename);
+    const pixels = await Promise.all([first, second].map(({ filename }) => sharp(filename).raw().toBuffer()));
+    assert.ok(pixels[0].equals(pixels[1]));
+  });
+
+  describe('06 by an HTTP client', () => {
+    const flow = load('06-http.json');
+    const layout = { steps: 3, ...(exampleLayout(flow) as object) };
+
+    const post = (body: unknown): Promise<Response> =>
+      fetch(`${nodeRed.url}/multidiffusion`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
+
+    before(() => nodeRed.deploy(flow));
+
+    it('answers a layout with a PNG', async () => {
+      const answer = await post(layout);
+      assert.equal(answer.status, 200);
+      assert.equal(answer.headers.get('content-type'), 'image/png');
+      const { format, width } = await sharp(Buffer.from(await answer.arrayBuffer())).metadata();
+      assert.equal(format, 'png');
+      assert.ok(width! >= 64);
+    });
+
+    it('answers the same layout with the same picture', async () => {
+      const answers = await Promise.all([post(layout), post(layout)]);
+      const [first, second] = await Promise.all(answers.map(async (answer) => sharp(Buffer.from(await answer.arrayBuffer())).raw().toBuffer()));
+      assert.ok(first.equals(second));
+    });
+
+    it('answers what a client did wrong with 400 and a reason, and goes on', async () => {
+      const wrong: Array<[unknown, RegExp]> = [
+        [{ ...layout, steps: 0 }, /steps.*0.*from 1 to 1000/],
+        [{ ...layout, scheduler: 'Fast' }, /scheduler.*Fast.*DDIMScheduler/],
+        [{ ...layout, regions: [{ prompt: 'a sofa', box: [0.2, 0.2, 0, 0.5] }] }, /box.*greater than 0/],
+        [{ ...layout, regions: 'none' }, /regions/],
+      ];
+      for (const [body, reason] of wrong) {
+        const answer = await post(body);
+        const { error } = (await answer.json()) as { error: string };
+        assert.equal(answer.status, 400, error);
+        assert.match(error, reason);
+      }
+      assert.equal((await post(layout)).status, 200);
+    });
+  });
+
+  describe('07 through a broker', () => {
+    const flow = load('07-mqtt.json');
+    const layout = { steps: 3, ...(exampleLayout(flow) as object) };
+    const messages: Array<{ topic: string; payload: Buffer }> = [];
+    let broker: NonNullable<Awaited<ReturnType<typeof startBroker>>>;
+    let client: mqtt.MqttClient;
+
+    before(async () => {
+      broker = (await startBroker(0))!;
+      configure(flow, 'mqtt-broker', { broker: '127.0.0.1', port: broker.port });
+      client = await mqtt.connectAsync(broker.url);
+      client.on('message', (topic, payload) => messages.push({ topic, payload }));
+      await client.subscribeAsync(['multidiffusion/picture', 'multidiffusion/progress']);
+      await nodeRed.deploy(flow);
+      await connected();
+    });
+
+    after(async () => {
+      await client?.endAsync();
+      await nodeRed.deploy([]);
+      await broker?.stop();
+    });
+
+    beforeEach(() => {
+      messages.length = 0;
+    });
+
+    /** The flow's own subscription takes a moment: a layout sent before it is lost. */
+    async function connected(): Promise<void> {
+      const id = flow.find(({ type }) => type === 'mqtt-broker')!.id;
+      await until(() => {
+        const { connected, subscriptions } = nodeRed.RED.nodes.getNode(id);
+        return connected && Object.keys(subscriptions).length > 0;
+      });
+    }
+
+    async function until(condition: () => unknown): Promise<void> {
+      while (!condition()) await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+
+    const progress = (): Array<{ event: string; index?: number; error?: string }> =>
+      messages.filter(({ topic }) => topic === 'multidiffusion/progress').map(({ payload }) => JSON.parse(payload.toString()));
+
+    it('publishes the picture and the progress', async () => {
+      await client.publishAsync('multidiffusion/layout', JSON.stringify(layout));
+      await until(() => messages.some(({ topic }) => topic === 'multidiffusion/picture'));
+      const { payload } = messages.find(({ topic }) => topic === 'multidiffusion/picture')!;
+      assert.equal((await sharp(payload).metadata()).format, 'png');
+
+      await until(() => progress().some(({ event }) => event === 'done'));
+      const events = progress().map(({ event }) => event);
+      assert.equal(events.filter((event) => event === 'step').length, 3);
+      assert.ok(events.indexOf('started') < events.indexOf('step'));
+      assert.ok(events.lastIndexOf('step') < events.indexOf('done'));
+    });
+
+    it('publishes what went wrong as progress, and goes on', async () => {
+      await client.publishAsync('multidiffusion/layout', JSON.stringify({ ...layout, steps: -1 }));
+      await until(() => progress().some(({ event, error }) => event === 'failed' && /steps/.test(String(error))));
+      await client.publishAsync('multidiffusion/layout', JSON.stringify(layout));
+      await until(() => messages.some(({ topic }) => topic === 'multidiffusion/picture'));
+    });
+  });
+});
+
+/** Mean of red over the mean of green and blue, inside a box [x, y, width, height] of fractions and outside it. */
+async function redness(file: string, box: number[]): Promise<{ inside: number; outside: number }> {
+  const { data, info } = await sharp(file).removeAlpha().raw().toBuffer({ resolveWithObject: true });
+  const sums = { inside: 0, outside: 0 };
+  const counts = { inside: 0, outside: 0 };
+  const [x, y, width, height] = box;
+  for (let row = 0; row < info.height; row++) {
+    for (let column = 0; column < info.width; column++) {
+      const [u, v] = [(column + 0.5) / info.width, (row + 0.5) / info.height];
+      const where = u >= x && u < x + width && v >= y && v < y + height ? 'inside' : 'outside';
+      const at = (row * info.width + column) * 3;
+      sums[where] += data[at] - (data[at + 1] + data[at + 2]) / 2;
+      counts[where] += 1;
+    }
+  }
+  return { inside: sums.inside / counts.inside, outside: sums.outside / counts.outside };
+}
