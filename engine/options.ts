@@ -68,6 +68,21 @@ export const REGION_OPTIONS = {
   bootstrap: { type: 'boolean', default: true },
 } as const satisfies Record<string, OptionSpec>;
 
+/** Where a checkpoint runs. */
+export const MODEL_OPTIONS = {
+  provider: { type: 'choice', choices: ['auto', 'cpu', 'cuda'], default: 'auto' },
+  /** Number of the GPU. */
+  deviceId: { type: 'integer', min: 0, max: 63, default: 0 },
+  /** CPU threads of one run; default: as many as ONNX Runtime chooses. */
+  threads: { type: 'integer', min: 1, max: 256 },
+} as const satisfies Record<string, OptionSpec>;
+
+/** What vae-decode takes. */
+export const DECODE_OPTIONS = {
+  /** Side of a tile in pixels; default: as large as the checkpoint's native size asks for. */
+  tileSize: { type: 'integer', min: 64, max: 4096 },
+} as const satisfies Record<string, OptionSpec>;
+
 /** What save-image takes. */
 export const IMAGE_OPTIONS = {
   format: { type: 'choice', choices: ['png', 'jpeg', 'webp'], default: 'png' },
