@@ -113,7 +113,8 @@
     };
     form.on('change input', 'input, select', update);
     update();
-    return update;
+    // Node-RED marks what is invalid after it has prepared the form: that must be seen.
+    setTimeout(() => form.find('details').has('.input-error').prop('open', true), 0);
   }
 
   /** @param {string} text @param {number} length @returns {string} */
