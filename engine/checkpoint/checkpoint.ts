@@ -1,0 +1,256 @@
+/** A loaded checkpoint: prompts to embeddings, latents to predictions, latents to pictures, pictures to latents. */
+import os from 'node:os';
+import { InvalidInputError } from '../errors';
+import { InferenceClient, type ProcessState, type ProcessStatus } from '../inference/client';
+import type { Provider, WireTensor } from '../inference/protocol';
+import { JobQueue, type JobQueueOptions } from '../jobs';
+import type { CallOptions, DiffusionModel, ModelFacts, UNetRow } from '../model';
+import { CONDITIONING_KIND, type Conditioning } from '../multidiffusion/types';
+import { Tensor } from '../tensor';
+import { readFacts, readVaeFacts } from './facts';
+import { readLayout } from './layout';
+import { findUnknownWords } from './vocabulary';
+
+export type { ProcessState, ProcessStatus };
+
+export interface CheckpointOptions {
+  /** auto takes CUDA when a test model runs on it. Default: auto. */
+  provider?: Provider;
+  /** Which GPU, from 0. */
+  deviceId?: number;
+  /** Threads of one run. Default: as many as the machine has cores. */
+  threads?: number;
+  /** Milliseconds without work after which the inference process ends, until the next request; 0 (default): never. */
+  idleTimeout?: number;
+  queue?: JobQueueOptions;
+  onStatus?: (status: ProcessStatus) => void;
+}
+
+export interface EncodedPrompt {
+  /** [1, L, D] */
+  embeddings: Tensor;
+  tokenIds: number[];
+  /** What did not fit into the tokenizer's limit. */
+  truncated?: string;
+  /** Words that the checkpoint does not know, where its vocabulary is closed. */
+  unknownWords?: string[];
+}
+
+export interface DecodeOptions extends CallOptions {
+  /** Side of a tile in latent cells; default: the checkpoint's native size, at least 64. */
+  tileSize?: number;
+  /** Least overlap of tiles in latent cells; default 16. */
+  overlap?: number;
+  /** The picture's left and right edges touch (a full panorama). */
+  circular?: boolean;
+}
+
+/** Encoded prompts that are kept. */
+const CACHED_PROMPTS = 256;
+/** Characters of a prompt that can matter: no token is longer than a few dozen, and 75 of them count. */
+const LONGEST_PROMPT = 10_000;
+const SMALLEST_TILE = 64;
+
+/**
+ * Reads what lies in the folder and starts its inference process. Weights are loaded when they are first
+ * needed.
+ * @throws MultiDiffusionError CHECKPOINT naming the file that is missing, damaged or not understood
+ * @throws MultiDiffusionError PROVIDER when the execution provider was asked for and can't be used
+ */
+export async function openCheckpoint(folder: string, options: CheckpointOptions = {}): Promise<Checkpoint> {
+  const { provider = 'auto', deviceId = 0, threads = os.availableParallelism() } = options;
+  if (!['auto', 'cpu', 'cuda'].includes(provider)) throw new InvalidInputError('provider', provider, 'auto, cpu or cuda');
+  if (!Number.isInteger(deviceId) || deviceId < 0) throw new InvalidInputError('deviceId', deviceId, 'a whole number, 0 or more');
+  if (!Number.isInteger(threads) || threads < 1 || threads > 1024) throw new InvalidInputError('threads', threads, 'a whole number from 1 to 1024');
+
+  const layout = await readLayout(folder);
+  const facts = readFacts(layout, provider);
+  const client = new InferenceClient(
+    {
+      components: {
+        textEncoder: layout.textEncoder.path,
+        unet: layout.unet.path,
+        vaeDecoder: layout.vaeDecoder.path,
+        vaeEncoder: layout.vaeEncoder?.path,
+      },
+      tokenizerFolder: layout.tokenizerFolder,
+      maxTokens: facts.maxTokens,
+      latentChannels: facts.latentChannels,
+      ...readVaeFacts(layout),
+      defaultTileSize: Math.max(SMALLEST_TILE, Math.round(facts.nativeSize / facts.latentFactor)),
+      unetBytes: layout.unet.bytes,
+      provider,
+      deviceId,
+      threads,
+    },
+    { onStatus: options.onStatus, idleTimeout: options.idleTimeout },
+  );
+  try {
+    facts.provider = await client.open();
+  } catch (error) {
+    await client.close();
+    throw error;
+  }
+  return new Checkpoint(facts, client, new JobQueue(options.queue));
+}
+
+export class Checkpoint implements DiffusionModel {
+  private readonly prompts = new Map<string, EncodedPrompt>();
+
+  /** Use openCheckpoint. */
+  constructor(
+    readonly facts: ModelFacts,
+    private readonly client: InferenceClient,
+    /** Sampling jobs, one at a time. Encoding and decoding need no place in it: they go between two UNet runs. */
+    readonly queue: JobQueue,
+  ) {}
+
+  get status(): ProcessStatus {
+    return this.client.status;
+  }
+
+  /** Id of the inference process, when it runs. */
+  get pid(): number | undefined {
+    return this.client.pid;
+  }
+
+  /**
+   * Embeddings of each prompt, from the cache where they are there: the same Tensor object for the same
+   * prompt.
+   */
+  async encodePrompts(prompts: string[], options: CallOptions = {}): Promise<EncodedPrompt[]> {
+    prompts.forEach((prompt) => {
+      if (typeof prompt !== 'string') throw new InvalidInputError('prompt', prompt, 'a text');
+    });
+    const found = new Map<string, EncodedPrompt>();
+    for (const prompt of prompts) {
+      const known = this.prompts.get(prompt);
+      if (known) found.set(prompt, known);
+    }
+    const missing = [...new Set(prompts)].filter((prompt) => !found.has(prompt));
+    if (missing.length > 0) {
+      const cuts = missing.map(cutPrompt);
+      const encoded = await this.client.call('encodePrompts', () => ({ prompts: cuts.map(({ head }) => head) }), options.signal);
+      encoded.forEach(({ embeddings, tokenIds, truncated }, i) => {
+        const { head, tail } = cuts[i];
+        found.set(missing[i], {
+          embeddings: toTensor(embeddings),
+          tokenIds,
+          truncated: tail || truncated ? `${truncated ?? ''}${tail}` : undefined,
+          unknownWords: this.facts.vocabulary && findUnknownWords(head, this.facts.vocabulary),
+        });
+      });
+    }
+    const results = prompts.map((prompt) => found.get(prompt) as EncodedPrompt);
+    found.forEach((encoded, prompt) => this.remember(prompt, encoded));
+    return results;
+  }
+
+  /** A prompt with its negative prompt, as the sampler takes it. */
+  async encodeConditioning(prompt: string, negativePrompt = '', options: CallOptions = {}): Promise<Conditioning> {
+    const [positive, negative] = await this.encodePrompts([prompt, negativePrompt], options);
+    return {
+      kind: CONDITIONING_KIND,
+      prompt,
+      negativePrompt,
+      embeddings: positive.embeddings,
+      negativeEmbeddings: negative.embeddings,
+      ...(positive.truncated === undefined ? {} : { truncated: positive.truncated }),
+      ...(positive.unknownWords?.length ? { unknownWords: positive.unknownWords } : {}),
+    };
+  }
+
+  async predict(rows: UNetRow[], timestep: number, options: CallOptions = {}): Promise<Tensor<'float32'>[]> {
+    if (rows.length === 0) return [];
+    const { dims } = rows[0].latents;
+    const rowSize = rows[0].latents.size;
+    const latents = new Float32Array(rows.length * rowSize);
+    rows.forEach((row, i) => {
+      if (row.latents.size !== rowSize) throw new InvalidInputError(`rows[${i}].latents`, row.latents.dims, `[${dims.join(', ')}] as in rows[0]`);
+      latents.set(row.latents.data, i * rowSize);
+    });
+    const { outputs } = await this.client.call(
+      'predict',
+      () => ({
+        latents,
+        dims: [rows.length, ...dims.slice(1)],
+        timestep,
+        embeddings: rows.map((row) => this.client.hold(row.embeddings)),
+        guidanceScales: this.facts.guidanceEmbedded ? rows.map((row) => row.guidanceScale ?? 1) : undefined,
+      }),
+      options.signal,
+    );
+    return rows.map((_, i) => Tensor.float32(outputs.slice(i * rowSize, (i + 1) * rowSize), dims));
+  }
+
+  /**
+   * @param latents [1, C, h, w], scaled as the UNet uses them
+   * @returns uint8 [H, W, 3]
+   */
+  async decode(latents: Tensor, options: DecodeOptions = {}): Promise<Tensor<'uint8'>> {
+    const { signal, tileSize, overlap, circular } = options;
+    const [batch, channels, height, width] = latents.dims;
+    if (latents.dtype !== 'float32' || latents.dims.length !== 4 || batch !== 1 || channels !== this.facts.latentChannels || height < 1 || width < 1) {
+      throw new InvalidInputError('latents', String(latents), `a float32 tensor [1, ${this.facts.latentChannels}, height, width]`);
+    }
+    if (tileSize !== undefined && (!Number.isInteger(tileSize) || tileSize < 8)) throw new InvalidInputError('tileSize', tileSize, 'a whole number of latent cells, 8 or more');
+    if (overlap !== undefined && (!Number.isInteger(overlap) || overlap < 0)) throw new InvalidInputError('overlap', overlap, 'a whole number of latent cells, 0 or more');
+    const { pixels, dims } = await this.client.call(
+      'decode',
+      () => ({ latents: latents.data as Float32Array, dims: latents.dims, tileSize, overlap, circular }),
+      signal,
+    );
+    return Tensor.uint8(pixels, dims);
+  }
+
+  async encodeImages(images: Tensor<'uint8'>[], options: CallOptions = {}): Promise<Tensor<'float32'>[]> {
+    if (images.length === 0) return [];
+    const { dims } = images[0];
+    if (dims.length !== 3 || dims[2] !== 3) throw new InvalidInputError('images[0]', String(images[0]), 'a uint8 tensor [height, width, 3]');
+    const size = images[0].size;
+    const pixels = new Uint8Array(images.length * size);
+    images.forEach((image, i) => {
+      if (image.dims.join() !== dims.join()) throw new InvalidInputError(`images[${i}]`, image.dims, `[${dims.join(', ')}] as images[0]`);
+      pixels.set(image.data, i * size);
+    });
+    const { latents, dims: latentDims } = await this.client.call('encodeImages', () => ({ pixels, dims: [images.length, ...dims] }), options.signal);
+    const latentSize = latents.length / images.length;
+    return images.map((_, i) => Tensor.float32(latents.slice(i * latentSize, (i + 1) * latentSize), [1, ...latentDims.slice(1)]));
+  }
+
+  /** Ends the inference process and frees its memory; the next request starts it again. Jobs are cancelled. */
+  async unload(): Promise<void> {
+    this.queue.cancelAll('The model was unloaded.');
+    await this.client.unload();
+  }
+
+  /** Ends the inference process for good. Jobs are cancelled. */
+  async close(): Promise<void> {
+    this.queue.close();
+    this.prompts.clear();
+    await this.client.close();
+  }
+
+  /** Keeps the most recently used prompts. */
+  private remember(prompt: string, encoded: EncodedPrompt): void {
+    if (prompt.length > LONGEST_PROMPT) return;
+    this.prompts.delete(prompt);
+    this.prompts.set(prompt, encoded);
+    const [oldest] = this.prompts.keys();
+    if (this.prompts.size > CACHED_PROMPTS) this.prompts.delete(oldest);
+  }
+}
+
+/** Splits off what lies so far behind the tokenizer's limit that it cannot count. */
+function cutPrompt(prompt: string): { head: string; tail: string } {
+  if (prompt.length <= LONGEST_PROMPT) return { head: prompt, tail: '' };
+  const text = prompt.slice(0, 10 * LONGEST_PROMPT).replace(/\s+/g, ' ');
+  const space = text.lastIndexOf(' ', LONGEST_PROMPT);
+  const end = space > 0 ? space : LONGEST_PROMPT;
+  return { head: text.slice(0, end), tail: text.slice(end) };
+}
+
+function toTensor({ dtype, dims, data }: WireTensor): Tensor {
+  // What crossed the channel is a window into a shared buffer.
+  return new Tensor(dtype, dims, data.slice().buffer as ArrayBuffer);
+}

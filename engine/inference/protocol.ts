@@ -1,0 +1,87 @@
+/**
+ * What the client and the inference process say to each other, over Node's IPC channel with structured
+ * clone, so that typed arrays cross as bytes.
+ *
+ * A request carries an id and is answered once. `hold`, `drop` and `cancel` are orders without an answer.
+ * Messages arrive in the order in which they were sent.
+ */
+import type { ErrorCode } from '../errors';
+
+export type Provider = 'auto' | 'cpu' | 'cuda';
+
+/** Everything that the process must know about a checkpoint. */
+export interface ProcessSetup {
+  components: { textEncoder: string; unet: string; vaeDecoder: string; vaeEncoder?: string };
+  tokenizerFolder: string;
+  maxTokens: number;
+  latentChannels: number;
+  /** Image pixels per latent cell and side. */
+  latentFactor: number;
+  scalingFactor: number;
+  shiftFactor: number;
+  /** Side of a decoder tile in latent cells, unless a request says otherwise. */
+  defaultTileSize: number;
+  /** Bytes of the UNet's weights: together with the canvas they say how many rows one run takes on a CPU. */
+  unetBytes: number;
+  provider: Provider;
+  deviceId: number;
+  threads: number;
+}
+
+/** A float array as it crosses: half precision as raw bits. */
+export interface WireTensor {
+  dtype: 'float32' | 'float16';
+  dims: number[];
+  data: Float32Array | Uint16Array;
+}
+
+/** Each request's parameters and its answer. */
+export interface Calls {
+  open: { params: { setup: ProcessSetup }; result: { provider: string } };
+  encodePrompts: {
+    params: { prompts: string[] };
+    /** `embeddings`: one [1, L, D] per prompt. */
+    result: Array<{ embeddings: WireTensor; tokenIds: number[]; truncated?: string }>;
+  };
+  predict: {
+    params: {
+      /** All rows in one array, [rows, C, h, w]. */
+      latents: Float32Array;
+      dims: number[];
+      timestep: number;
+      /** For each row the id of held embeddings. */
+      embeddings: string[];
+      /** For each row, when the UNet takes the guidance scale as an input. */
+      guidanceScales?: number[];
+    };
+    /** Model outputs, laid out like `latents`. */
+    result: { outputs: Float32Array };
+  };
+  decode: {
+    /** UNet latents [1, C, h, w]; tile and overlap in latent cells. */
+    params: { latents: Float32Array; dims: number[]; tileSize?: number; overlap?: number; circular?: boolean };
+    /** RGB, [H, W, 3]. */
+    result: { pixels: Uint8Array; dims: number[] };
+  };
+  encodeImages: {
+    /** RGB, all images in one array, [images, H, W, 3]. */
+    params: { pixels: Uint8Array; dims: number[] };
+    result: { latents: Float32Array; dims: number[] };
+  };
+}
+
+export type CallName = keyof Calls;
+
+export type ToProcess =
+  | { [N in CallName]: { type: N; id: number } & Calls[N]['params'] }[CallName]
+  /** Keeps embeddings for later predict requests. */
+  | { type: 'hold'; key: string; tensor: WireTensor }
+  | { type: 'drop'; key: string }
+  /** Ends the request at its next break; it is answered with an error. */
+  | { type: 'cancel'; id: number };
+
+export type FromProcess =
+  | { type: 'result'; id: number; result: unknown }
+  | { type: 'error'; id: number; code: ErrorCode; message: string }
+  /** A component's weights begin or end to be loaded. */
+  | { type: 'loading'; component: string; done: boolean };

@@ -1,0 +1,76 @@
+/** Which execution provider a checkpoint runs on; only in the inference process. */
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import type { InferenceSession } from 'onnxruntime-node';
+import { MultiDiffusionError } from '../errors';
+import { PROBE_DIMS, PROBE_INPUT, PROBE_OUTPUT, probeModel } from './probe-model';
+import type { ProcessSetup } from './protocol';
+
+export interface ChosenProvider {
+  name: 'cpu' | 'cuda';
+  /** The name, and why it isn't the other one. */
+  description: string;
+  sessionOptions: InferenceSession.SessionOptions;
+}
+
+/**
+ * auto takes CUDA only if a small model really ran on it: that the library lists CUDA means nothing.
+ * @throws MultiDiffusionError PROVIDER when cuda is asked for and doesn't work
+ */
+export async function chooseProvider(setup: Pick<ProcessSetup, 'provider' | 'deviceId' | 'threads'>): Promise<ChosenProvider> {
+  if (setup.provider === 'cpu') return cpu('cpu', setup.threads);
+  const cuda: InferenceSession.SessionOptions = {
+    executionProviders: [{ name: 'cuda', deviceId: setup.deviceId }, 'cpu'],
+    ...threadOptions(setup.threads),
+  };
+  const obstacle = (await findMissingLibraries()) ?? (await tryProbe(cuda));
+  if (!obstacle) return { name: 'cuda', description: `cuda:${setup.deviceId}`, sessionOptions: cuda };
+  if (setup.provider === 'cuda') {
+    throw new MultiDiffusionError('PROVIDER', `CUDA cannot be used: ${obstacle}. Mend that, or set the provider to auto or cpu.`);
+  }
+  return cpu(`cpu (no CUDA: ${obstacle})`, setup.threads);
+}
+
+function cpu(description: string, threads: number): ChosenProvider {
+  return { name: 'cpu', description, sessionOptions: { executionProviders: ['cpu'], ...threadOptions(threads) } };
+}
+
+function threadOptions(threads: number): InferenceSession.SessionOptions {
+  return { intraOpNumThreads: threads, interOpNumThreads: 1, logSeverityLevel: 3 };
+}
+
+/** CUDA's part of ONNX Runtime is fetched separately; without its files there is nothing to try. */
+async function findMissingLibraries(): Promise<string | undefined> {
+  if (process.platform !== 'linux' || process.arch !== 'x64') {
+    return `ONNX Runtime for Node.js has CUDA on Linux x64 only, and this is ${process.platform} ${process.arch}`;
+  }
+  const root = dirname(require.resolve('onnxruntime-node/package.json'));
+  const folder = join(root, 'bin', 'napi-v6', 'linux', 'x64');
+  const missing = ['libonnxruntime_providers_shared.so', 'libonnxruntime_providers_cuda.so'].filter((file) => !existsSync(join(folder, file)));
+  if (missing.length === 0) return undefined;
+  return `the GPU libraries of ONNX Runtime are not installed (${missing.join(' and ')} in ${folder})`;
+}
+
+/** What kept the probe from running, or undefined when it ran and its result is right. */
+async function tryProbe(options: InferenceSession.SessionOptions): Promise<string | undefined> {
+  const { InferenceSession, Tensor } = require('onnxruntime-node') as typeof import('onnxruntime-node');
+  const input = Float32Array.from({ length: 16 }, (_, i) => i);
+  try {
+    const session = await InferenceSession.create(probeModel(), options);
+    const { [PROBE_OUTPUT]: output } = await session.run({ [PROBE_INPUT]: new Tensor('float32', input, PROBE_DIMS) });
+    await session.release();
+    const values = output.data as Float32Array;
+    return input.every((value, i) => Math.abs(values[i] - 2 * value) < 1e-3) ? undefined : 'a test model gave wrong results on it';
+  } catch (error) {
+    return explainCudaFailure((error as Error).message);
+  }
+}
+
+function explainCudaFailure(message: string): string {
+  const reason = message.split('\n')[0];
+  if (/Failed to load shared library/.test(message)) return `a library that the CUDA provider needs was not found, CUDA 13 or cuDNN 9 (${reason})`;
+  if (/cudnn/i.test(message)) return `cuDNN 9 is missing or does not fit (${reason})`;
+  if (/CUDA failure 35\b|driver version is insufficient/.test(message)) return `the NVIDIA driver is too old (${reason})`;
+  if (/CUDA failure 100\b|no CUDA-capable device/.test(message)) return `no NVIDIA GPU was found (${reason})`;
+  return reason;
+}

@@ -1,0 +1,30 @@
+/** How a long side is covered by overlapping tiles, and how their overlaps are blended. */
+
+/**
+ * Starts of the fewest tiles that cover `length` with at least `overlap` between neighbours, spread
+ * evenly, the last one ending on the border. One tile when it fits.
+ */
+export function spreadTiles(length: number, tile: number, overlap: number): number[] {
+  if (length <= tile) return [0];
+  const count = Math.ceil((length - overlap) / (tile - overlap));
+  return Array.from({ length: count }, (_, i) => Math.round((i * (length - tile)) / (count - 1)));
+}
+
+/**
+ * For each tile the weight of each of its pixels along one side: a ramp where it overlaps a neighbour.
+ * At every pixel the weights of all tiles sum to 1, so that tiles that agree give exactly what they agree on.
+ * @param starts in pixels
+ */
+export function tileWeights(starts: number[], size: number, length: number): Float32Array[] {
+  const weights = starts.map((start, i) => {
+    const left = i > 0 ? starts[i - 1] + size - start : 0;
+    const right = i + 1 < starts.length ? start + size - starts[i + 1] : 0;
+    return Float32Array.from({ length: size }, (_, x) =>
+      Math.min(1, left > 0 ? (x + 0.5) / left : 1, right > 0 ? (size - x - 0.5) / right : 1),
+    );
+  });
+  const sums = new Float32Array(length);
+  starts.forEach((start, i) => weights[i].forEach((weight, x) => (sums[start + x] += weight)));
+  starts.forEach((start, i) => weights[i].forEach((weight, x) => (weights[i][x] = weight / sums[start + x])));
+  return weights;
+}
