@@ -1,0 +1,319 @@
+import assert from 'node:assert/strict';
+import fc from 'fast-check';
+import { prepareInputs } from '../../dist/engine/multidiffusion/bootstrap';
+import { fuse, weightsAt } from '../../dist/engine/multidiffusion/fusion';
+import { predictNoise } from '../../dist/engine/multidiffusion/guidance';
+import { createJob, type SampleRequest } from '../../dist/engine/multidiffusion/job';
+import { sample, takeStep } from '../../dist/engine/multidiffusion/sample';
+import type { Region } from '../../dist/engine/multidiffusion/types';
+import { SCHEDULER_NAMES } from '../../dist/engine/options';
+import { withScheduler } from '../../dist/engine/schedulers';
+import { Tensor } from '../../dist/engine/tensor';
+import { AnalyticModel, conditioning, mask, region } from './support/analytic-model';
+
+const full = mask(8, 8, () => 1);
+const small = { width: 96, height: 80, steps: 4, seed: 7, guidanceScale: 4, windowSize: 96 };
+
+/** Overlapping boxes, soft masks and lines; now and then one that covers everything. */
+const place = fc
+  .tuple(fc.nat(11), fc.nat(9), fc.integer({ min: 1, max: 12 }), fc.integer({ min: 1, max: 10 }), fc.constantFrom(1, 1, 0.6))
+  .map(([left, top, w, h, value]) => mask(10, 12, (y, x) => (x >= left && x < left + w && y >= top && y < top + h ? value : 0)));
+const anyRegion: fc.Arbitrary<Region> = fc
+  .record({
+    prompt: fc.integer({ min: 1, max: 3 }),
+    place,
+    weight: fc.constantFrom(1, 1, 0.3, 5),
+    feather: fc.constantFrom(0, 0, 0.2),
+    bootstrap: fc.boolean(),
+    span: fc.constantFrom([0, 1], [0, 1], [0, 0.5], [0.3, 0.8]),
+    guidanceScale: fc.constantFrom(undefined, 1, 6),
+    seed: fc.constantFrom(undefined, 3),
+  })
+  .map(({ prompt, place: where, span: [start, end], ...more }) => region(prompt, where, { ...more, start, end }));
+const anyRequest: fc.Arbitrary<SampleRequest> = fc.record({
+  background: fc.constant(conditioning(0.2)),
+  regions: fc.array(anyRegion, { maxLength: 4 }),
+  options: fc.record({
+    width: fc.constant(96),
+    height: fc.constant(80),
+    steps: fc.constant(4),
+    seed: fc.nat(),
+    bootstrapping: fc.constantFrom(0, 0.5, 1),
+    fusion: fc.constantFrom('average', 'first', 'last'),
+    windowSize: fc.constantFrom(40, 64, 96),
+  }),
+});
+
+describe('MultiDiffusion', () => {
+  it('with one region over everything is plain text-to-image, bit for bit', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.record({ weight: fc.constantFrom(1, 0.3, 7), feather: fc.constantFrom(0, 0.3), bootstrap: fc.boolean() }),
+        fc.constantFrom('average', 'first', 'last'),
+        fc.constantFrom(48, 96),
+        fc.constantFrom(0, 0.5, 1),
+        async (more, fusion, windowSize, bootstrapping) => {
+          const options = { ...small, fusion, windowSize, bootstrapping };
+          const plain = await sample(new AnalyticModel(), { background: conditioning(1.4), options });
+          const composed = await sample(new AnalyticModel(), { background: conditioning(0.2), regions: [region(1.4, full, more)], options });
+          assert.deepEqual(composed.latents.data, plain.latents.data);
+          assert.equal(composed.unetRows, plain.unetRows);
+        },
+      ),
+      { numRuns: 20 },
+    );
+  });
+
+  for (const name of SCHEDULER_NAMES) {
+    it(`with regions of one prompt, bootstrapping off, is plain text-to-image: ${name}`, async () => {
+      const model = () => new AnalyticModel();
+      const schedulerConfig = withScheduler(model().facts.schedulerConfig, name);
+      const options = { ...small, steps: 6, bootstrapping: 0 };
+      const plain = await sample(model(), { background: conditioning(1.4), options, schedulerConfig });
+      const half = region(1.4, mask(10, 12, (_, x) => (x < 6 ? 1 : 0)));
+      const soft = region(1.4, mask(10, 12, (y, x) => (x + y) / 20), { weight: 0.3 });
+      const composed = await sample(model(), { background: conditioning(1.4), regions: [half, soft], options, schedulerConfig });
+      assert.deepEqual(composed.latents.data, plain.latents.data);
+      assert.equal(composed.unetRows, plain.unetRows, 'regions with one prompt share their rows');
+      assert.ok(plain.latents.data.every(Number.isFinite));
+    });
+  }
+
+  it('fuses equal predictions to themselves: the weights of all windows and prompts sum to 1', async () => {
+    await fc.assert(
+      fc.asyncProperty(anyRequest, fc.nat(3), async (request, step) => {
+        const job = await createJob(new AnalyticModel(), request);
+        const value = Tensor.float32(Float32Array.from({ length: 4 * 120 }, (_, i) => Math.sin(i)), [1, 4, 10, 12]);
+        const predictions = prepareInputs({ ...job, latents: value, regions: job.regions.map((r) => ({ ...r, bootstrap: false })) }, step).flatMap(
+          ({ view, prompts, latents }) => prompts.map((prompt) => ({ view, prompt, latents })),
+        );
+        assert.deepEqual(fuse(job, step, predictions).data, value.data);
+      }),
+      { numRuns: 50 },
+    );
+  });
+
+  it('with binary masks gives each cell to its regions, and the background max(0, 1 − ΣM)', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.integer({ min: 0, max: 0xffff }), { maxLength: 3 }), fc.constantFrom('average', 'first', 'last'), async (bits, fusion) => {
+        const regions = bits.map((b) => region(1, mask(8, 8, (y, x) => ((b >> (4 * (y >> 1) + (x >> 1))) & 1) || (x === 0 && y === 0 ? 1 : 0))));
+        const job = await createJob(new AnalyticModel(), { background: conditioning(0), regions, options: { ...small, width: 64, height: 64, windowSize: 64, fusion } });
+        const { masks } = weightsAt(job, 0);
+        for (let cell = 0; cell < 64; cell++) {
+          const held = regions.flatMap(({ mask: m }, p) => ((m.data as Float32Array)[cell] ? [p] : []));
+          const expected = fusion === 'average' ? held : fusion === 'first' ? held.slice(0, 1) : held.slice(-1);
+          assert.deepEqual(masks.slice(1).flatMap((m, p) => (m[cell] ? [p] : [])), expected);
+          assert.equal(masks[0][cell], held.length ? 0 : 1);
+        }
+      }),
+    );
+  });
+
+  it('does not depend on how rows are put into calls', async () => {
+    await fc.assert(
+      fc.asyncProperty(anyRequest, fc.integer({ min: 1, max: 64 }), async (request, rowsPerCall) => {
+        const whole = await sample(new AnalyticModel(), { ...request, rowsPerCall: 10_000 });
+        const model = new AnalyticModel();
+        const pieces = await sample(model, { ...request, rowsPerCall });
+        assert.deepEqual(pieces.latents.data, whole.latents.data);
+        assert.equal(pieces.unetRows, whole.unetRows);
+        const most = 2 * ((request.regions?.length ?? 0) + 1);
+        assert.ok(model.calls.every(({ rows }) => rows <= Math.max(rowsPerCall, most)), 'memory is bounded by the call');
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  it('gives the same latents when its four parts are called one by one, the predictions in any order', async () => {
+    await fc.assert(
+      fc.asyncProperty(anyRequest, fc.infiniteStream(fc.nat()), async (request, order) => {
+        const model = new AnalyticModel();
+        const job = await createJob(model, request);
+        while (job.index < job.scheduler.timesteps.length) {
+          const inputs = prepareInputs(job, job.index);
+          const shuffled = (await predictNoise(model, job, job.index, inputs))
+            .map((prediction) => ({ key: order.next().value as number, prediction }))
+            .sort((a, b) => a.key - b.key)
+            .map(({ prediction }) => prediction);
+          takeStep(job, job.index, fuse(job, job.index, shuffled));
+        }
+        const built = await sample(new AnalyticModel(), request);
+        assert.deepEqual(job.latents.data, built.latents.data);
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  it('is the naive algorithm: every prompt in every window with its own two rows', async () => {
+    await fc.assert(
+      fc.asyncProperty(anyRequest, async (request) => {
+        const model = new AnalyticModel();
+        const job = await createJob(model, request);
+        for (const index of [0, 1, 2, 3]) {
+          const { masks, bootstrapped } = weightsAt(job, index);
+          const sum = new Float64Array(4 * 120);
+          const weight = new Float64Array(120);
+          for (const view of job.views) {
+            for (let p = 0; p < masks.length; p++) {
+              const cells = view.height * view.width;
+              const cellOf = (i: number) => (view.y + Math.floor((i % cells) / view.width)) * 12 + view.x + (i % view.width);
+              const at = (canvas: Tensor<'float32'>) => Float32Array.from({ length: 4 * cells }, (_, i) => canvas.data[Math.floor(i / cells) * 120 + cellOf(i)]);
+              const shape = [1, 4, view.height, view.width];
+              let input = at(job.latents);
+              if (bootstrapped[p] && job.backgrounds.length) {
+                const plain = job.backgrounds[job.backgroundPicks[index * job.views.length + view.index][p - 1]];
+                const noised = job.scheduler.addNoise(plain, Tensor.float32(at(job.noise), shape), index).data;
+                input = input.map((x, i) => (masks[p][cellOf(i)] > 0 ? x : noised[i]));
+              }
+              const { embeddings, negativeEmbeddings, guidanceScale: g } = job.prompts[p];
+              const latents = job.scheduler.scaleModelInput(Tensor.float32(input, shape), index);
+              const rows = [{ latents, embeddings }, { latents, embeddings: negativeEmbeddings }];
+              const [c, u] = (await new AnalyticModel().predict(rows, job.scheduler.timesteps[index])).map((t) => t.data);
+              for (let i = 0; i < c.length; i++) {
+                const noise = g > 1 ? u[i] + g * (c[i] - u[i]) : c[i];
+                sum[Math.floor(i / cells) * 120 + cellOf(i)] += masks[p][cellOf(i)] * noise;
+                if (i < cells) weight[cellOf(i)] += masks[p][cellOf(i)];
+              }
+            }
+          }
+          const fused = fuse(job, index, await predictNoise(model, job, index, prepareInputs(job, index)));
+          fused.data.forEach((value, i) => assert.ok(Math.abs(value - sum[i] / weight[i % 120]) < 1e-5));
+          takeStep(job, index, fused);
+        }
+      }),
+      { numRuns: 25 },
+    );
+  });
+
+  it('makes every picture from its seed alone', async () => {
+    const regions = [region(1, mask(8, 8, (_, x) => (x < 4 ? 1 : 0)))];
+    const make = async (seed: number, more: Partial<Region> = {}) =>
+      (await sample(new AnalyticModel(), { background: conditioning(0), regions: regions.map((r) => ({ ...r, ...more })), options: { ...small, seed } })).latents.data;
+    assert.deepEqual(await make(1), await make(1));
+    assert.notDeepEqual(await make(1), await make(2));
+    assert.notDeepEqual(await make(1), await make(1, { seed: 5 }));
+  });
+
+  it('draws a region\'s own noise inside its mask only', async () => {
+    const request = (seed?: number) => ({ background: conditioning(0), regions: [region(1, mask(10, 12, (_, x) => (x < 6 ? 1 : 0)), { seed })], options: small });
+    const [plain, own] = [await createJob(new AnalyticModel(), request()), await createJob(new AnalyticModel(), request(99))];
+    const other = await createJob(new AnalyticModel(), { ...request(), options: { ...small, seed: 99 } });
+    own.noise.data.forEach((value, i) => assert.equal(value, i % 12 < 6 ? other.noise.data[i] : plain.noise.data[i]));
+  });
+
+  it('reports the seed that it drew', async () => {
+    const options = { ...small, seed: undefined };
+    const { seed, latents } = await sample(new AnalyticModel(), { background: conditioning(0), options });
+    assert.ok(Number.isInteger(seed) && seed >= 0 && seed < 2 ** 32);
+    assert.deepEqual((await sample(new AnalyticModel(), { background: conditioning(0), options: { ...options, seed } })).latents.data, latents.data);
+  });
+});
+
+describe('UNet rows', () => {
+  const third = (p: number) => mask(12, 12, (y, x) => (y >= 2 && y < 10 && Math.floor(x / 4) === p ? 1 : 0));
+  const options = { ...small, width: 96, height: 96, steps: 25 };
+
+  it('are at most 0.72 of the references\' for three regions, 25 steps, 20 % bootstrapping', async () => {
+    const regions = [0, 1, 2].map((p) => region(p + 1, third(p)));
+    const { unetRows, referenceRows, bootstrapEvaluations } = await sample(new AnalyticModel(), { background: conditioning(0.2), regions, options });
+    assert.equal(bootstrapEvaluations, 5);
+    assert.equal(referenceRows, 8 * 25);
+    assert.equal(unetRows, 5 * 8 + 20 * 5);
+    assert.ok(unetRows / referenceRows <= 0.72);
+  });
+
+  it('are one per prompt with guidance off, or inside the model', async () => {
+    const regions = [0, 1].map((p) => region(p + 1, third(p)));
+    const request = { background: conditioning(0.2), regions, options: { ...options, steps: 5, bootstrapping: 0, guidanceScale: 1 } };
+    assert.equal((await sample(new AnalyticModel(), request)).unetRows, 3 * 5);
+    assert.equal((await sample(new AnalyticModel(), { ...request, options: { ...request.options, guidanceScale: 0 } })).unetRows, 3 * 5);
+
+    const scales: Array<number | undefined> = [];
+    const embedded = new (class extends AnalyticModel {
+      override predict(...[rows, timestep]: Parameters<AnalyticModel['predict']>) {
+        scales.push(...rows.map((row) => row.guidanceScale));
+        return super.predict(rows, timestep);
+      }
+    })({ guidanceEmbedded: true });
+    const result = await sample(embedded, { ...request, options: { ...request.options, guidanceScale: 8, steps: 1 } });
+    assert.equal(result.unetRows, 3);
+    assert.deepEqual(scales, [8, 8, 8]);
+  });
+
+  it('are shared between equal prompts from different encodings, whatever their guidance', async () => {
+    const regions = [region(1, third(0)), region(1, third(1), { guidanceScale: 2 }), region(0, third(2))];
+    const { unetRows } = await sample(new AnalyticModel(), { background: conditioning(0.2, 0), regions, options: { ...options, steps: 1, bootstrapping: 0 } });
+    assert.equal(unetRows, 3, 'background, both regions, and the negative prompt that is the third region\'s prompt');
+  });
+
+  it('leave out windows in which a region has no part', async () => {
+    const left = region(1, mask(8, 24, (_, x) => (x < 8 ? 1 : 0)));
+    const { unetRows, views } = await sample(new AnalyticModel(), {
+      background: conditioning(0.2),
+      regions: [left],
+      options: { ...small, width: 192, height: 64, windowSize: 64, windowOverlap: 0, steps: 1, bootstrapping: 1 },
+    });
+    assert.equal(views, 3);
+    assert.equal(unetRows, 3 * 2, 'the region fills the first window, where the background has no part');
+  });
+});
+
+describe('bootstrapping', () => {
+  const box = mask(10, 12, (y, x) => (x > 2 && x < 8 && y > 2 && y < 8 ? 1 : 0));
+  const request = (more: object, over: Partial<Region> = {}) => ({
+    background: conditioning(0.2),
+    regions: [region(1, box, over), region(2, mask(10, 12, (_, x) => (x > 8 ? 1 : 0)), { bootstrap: false })],
+    options: { ...small, steps: 10, ...more },
+  });
+
+  it('lasts a share of the steps or a number of them, never more than all', async () => {
+    const of = async (more: object) => (await createJob(new AnalyticModel(), request(more))).bootstrapEvaluations;
+    assert.equal(await of({}), 2);
+    assert.equal(await of({ bootstrapping: 0 }), 0);
+    assert.equal(await of({ bootstrapping: 1 }), 10);
+    assert.equal(await of({ bootstrapping: 3, bootstrappingUnit: 'steps' }), 3);
+    assert.equal(await of({ bootstrapping: 50, bootstrappingUnit: 'steps' }), 10);
+    await assert.rejects(of({ bootstrapping: 3 }), /bootstrapping is 3; allowed: a fraction from 0 to 1/);
+  });
+
+  it('keeps its share with schedulers that evaluate the model more often than they step', async () => {
+    const job = await createJob(new AnalyticModel(), request({ scheduler: 'HeunDiscreteScheduler' }));
+    assert.equal(job.scheduler.timesteps.length, 19);
+    assert.equal(job.bootstrapEvaluations, 4);
+  });
+
+  it('shows a region its part of the picture on a noised plain background, the others the whole', async () => {
+    const job = await createJob(new AnalyticModel(), request({ scheduler: 'EulerDiscreteScheduler' }));
+    const [shared, own] = prepareInputs(job, 0);
+    assert.deepEqual(shared.prompts, [0, 2]);
+    assert.equal(shared.latents, job.latents);
+    assert.deepEqual(own.prompts, [1]);
+    const plain = job.backgrounds[job.backgroundPicks[0][0]];
+    const noised = job.scheduler.addNoise(plain, job.noise, 0).data;
+    own.latents.data.forEach((value, i) => assert.equal(value, box.data[i % 120] ? job.latents.data[i] : noised[i]));
+  });
+
+  it('takes as many colours as bootstrapped evaluations, or white', async () => {
+    const model = new AnalyticModel();
+    const job = await createJob(model, request({ bootstrapping: 0.6 }));
+    assert.equal(model.images, 6);
+    assert.equal(job.backgrounds.length, 6);
+    assert.ok(new Set(job.backgroundPicks.map(([pick]) => pick)).size > 1);
+    const white = await createJob(new AnalyticModel(), request({ bootstrappingBackground: 'white' }));
+    assert.equal(white.backgrounds.length, 1);
+    assert.deepEqual([...white.backgrounds[0].data.filter((_, i) => i % 120 === 0)], [1.5, 0.75, 1.100000023841858, 1]);
+  });
+
+  it('encodes nothing when no region needs a background', async () => {
+    const model = new AnalyticModel();
+    await sample(model, request({}, { mask: full }));
+    await sample(model, request({}, { bootstrap: false }));
+    await sample(model, request({ bootstrapping: 0 }));
+    assert.equal(model.images, 0);
+  });
+
+  it('does without a VAE encoder, and says so', async () => {
+    const { findings } = await sample(new AnalyticModel({ canEncodeImages: false }), request({}));
+    assert.deepEqual(findings.map(({ code }) => code), ['NO_ENCODER']);
+  });
+});
