@@ -1,6 +1,7 @@
 'use strict';
 // Makes a clone ready to run: installs the dependencies when package-lock.json asks for others than are
 // there, and builds when a source is newer than the last build. Plain Node, because nothing is installed yet.
+// With --node-red-5 also what the tests on Node-RED 5 need.
 const { spawnSync } = require('node:child_process');
 const fs = require('node:fs');
 const path = require('node:path');
@@ -39,18 +40,26 @@ if (major < 20 || (major === 20 && minor < 19)) {
   process.exit(1);
 }
 
-if (modified('node_modules/.package-lock.json') < modified('package-lock.json')) {
+/** Installs what a folder's package-lock.json asks for, unless it is there. */
+function install(folder) {
+  const lock = path.join(folder, 'package-lock.json');
+  const installed = path.join(folder, 'node_modules', '.package-lock.json');
+  if (modified(installed) >= modified(lock)) return;
   // Inside an npm script, npm_execpath is the npm that runs it; run by hand, npm comes from the PATH.
   const npm = process.env.npm_execpath;
   const args = ['ci', '--no-audit', '--no-fund', '--prefer-offline'];
-  run(`npm ${args.join(' ')}`, npm ? process.execPath : 'npm', npm ? [npm, ...args] : args, {
+  run(`npm ${args.join(' ')} in ${path.join(root, folder)}`, npm ? process.execPath : 'npm', npm ? [npm, ...args] : args, {
+    cwd: path.join(root, folder),
     // The CPU runtime is inside the package; its install script would fetch the CUDA libraries.
     env: { ...process.env, ONNXRUNTIME_NODE_INSTALL: 'skip' },
     shell: !npm && process.platform === 'win32',
   });
   // npm leaves the file alone when nothing had to change; without this it would install again every time.
-  fs.utimesSync(path.join(root, 'node_modules/.package-lock.json'), new Date(), new Date());
+  fs.utimesSync(path.join(root, installed), new Date(), new Date());
 }
+
+install('.');
+if (process.argv.includes('--node-red-5')) install(path.join('test', 'node-red-5'));
 
 const sources = ['engine', 'nodes', 'icons', 'tsconfig.json', 'package.json', 'scripts/build.js'];
 const built = fs.existsSync(path.join(root, 'dist')) ? modified('.work/built') : 0;
