@@ -115,7 +115,7 @@ export async function createJob(model: DiffusionModel, request: SampleRequest): 
 
   const share = tensorSharer();
   const background = preparePrompt(request.background, 'background', options.guidanceScale, share);
-  const regions = prepareRegions(request.regions, background, grid, evaluations, share);
+  const regions = await prepareRegions(request.regions, background, grid, evaluations, share);
   const shape = [1, grid.channels, grid.height, grid.width];
   const noise = request.initialNoise ? checkShape(request.initialNoise, shape, 'initialNoise') : seededNoise(seed, regions, shape);
 

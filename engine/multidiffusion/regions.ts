@@ -1,4 +1,5 @@
 /** From what a request says (prompts and masks of any size) to what the method needs (prompts and latent masks). */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { InvalidInputError, MissingInputError } from '../errors';
 import { REGION_OPTIONS, resolveOptions } from '../options';
 import { Tensor } from '../tensor';
@@ -65,22 +66,28 @@ export function preparePrompt(value: unknown, name: string, guidanceScale: numbe
 }
 
 /**
- * Checks the regions and brings their masks to the latent grid.
+ * Checks the regions and brings their masks to the latent grid, one a turn of the event loop (large masks take
+ * milliseconds each).
  * @param background for the shape that all embeddings must have
  * @param evaluations how often the scheduler asks for the model in the whole run
  * @throws InvalidInputError, MissingInputError naming the region and the property
  */
-export function prepareRegions(
+export async function prepareRegions(
   value: unknown,
   background: Prompt,
   grid: Grid,
   evaluations: number,
   share: ShareTensor,
-): LatentRegion[] {
+): Promise<LatentRegion[]> {
   if (value === undefined || value === null) return [];
   if (!Array.isArray(value)) throw new InvalidInputError('regions', value, 'an array of regions');
   if (value.length > MAX_REGIONS) throw new InvalidInputError('regions', `${value.length} regions`, `up to ${MAX_REGIONS}`);
-  return value.map((region, index) => prepareRegion(region, `regions[${index}]`, index, background, grid, evaluations, share));
+  const regions: LatentRegion[] = [];
+  for (const [index, region] of value.entries()) {
+    regions.push(prepareRegion(region, `regions[${index}]`, index, background, grid, evaluations, share));
+    await nextTurn();
+  }
+  return regions;
 }
 
 function prepareRegion(

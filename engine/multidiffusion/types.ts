@@ -24,7 +24,7 @@ export interface Region {
   conditioning: Conditioning;
   /** float32 [1, H, W] in [0, 1], of any resolution: it is reduced to the latent grid by area. */
   mask: Tensor;
-  /** Relative weight where regions overlap. */
+  /** Relative weight where regions overlap and their average is taken (fusion 'average'). */
   weight?: number;
   /** Overrides the sampler's. */
   guidanceScale?: number;
