@@ -5,7 +5,7 @@
 import { addressedUniform } from '../noise';
 import type { DiffusionModel } from '../model';
 import { Tensor } from '../tensor';
-import type { Job } from './job';
+import type { SamplingJob } from './job';
 import { Reach, weightsAt } from './fusion';
 import { crop, type View } from './views';
 
@@ -26,7 +26,7 @@ const IMAGES_PER_CALL = 8;
  * M_p·x + (1 − M_p)·(a plain background noised to the step's level with x_T's own noise). Windows in
  * which a prompt has no part are left out; one that a region fills completely needs no background.
  */
-export function prepareInputs(job: Job, index: number, views: View[] = job.views): StepInput[] {
+export function prepareInputs(job: SamplingJob, index: number, views: View[] = job.views): StepInput[] {
   const { masks, reach, bootstrapped } = weightsAt(job, index);
   const inputs: StepInput[] = [];
   for (const view of views) {

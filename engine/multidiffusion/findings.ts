@@ -1,6 +1,6 @@
 /** What a user should know about a request before it is sampled; none of it stops the job. */
 import { overallWeights } from './fusion';
-import type { Job } from './job';
+import type { SamplingJob } from './job';
 import type { LatentRegion } from './regions';
 import type { Finding } from './types';
 
@@ -12,11 +12,11 @@ const VISIBLE_SHARE = 0.1;
 /** Beyond this, objects stop fitting into their picture (the article's warning; the official program's own value). */
 const LONG_SHARE = 0.4;
 
-export function findProblems(job: Job): Finding[] {
+export function findProblems(job: SamplingJob): Finding[] {
   return [...job.prompts.flatMap((prompt, p) => promptFindings(job, p, prompt.conditioning)), ...placeFindings(job), ...bootstrappingFindings(job)];
 }
 
-function promptFindings(job: Job, prompt: number, { truncated, unknownWords }: { truncated?: string; unknownWords?: string[] }): Finding[] {
+function promptFindings(job: SamplingJob, prompt: number, { truncated, unknownWords }: { truncated?: string; unknownWords?: string[] }): Finding[] {
   const region = prompt === 0 ? {} : { region: job.prompts[prompt].name };
   const whose = prompt === 0 ? 'the background' : `region "${job.prompts[prompt].name}"`;
   const findings: Finding[] = [];
@@ -31,7 +31,7 @@ function promptFindings(job: Job, prompt: number, { truncated, unknownWords }: {
   return findings;
 }
 
-function placeFindings(job: Job): Finding[] {
+function placeFindings(job: SamplingJob): Finding[] {
   const findings: Finding[] = [];
   for (const region of job.regions) {
     const found = tiny(region, job.grid.width);
@@ -70,7 +70,7 @@ function tiny({ mask }: LatentRegion, width: number): string | undefined {
   return undefined;
 }
 
-function bootstrappingFindings(job: Job): Finding[] {
+function bootstrappingFindings(job: SamplingJob): Finding[] {
   const share = job.bootstrapEvaluations / job.scheduler.timesteps.length;
   if (share <= LONG_SHARE) return [];
   return [{ code: 'LONG_BOOTSTRAPPING', message: `${Math.round(100 * share)} % of the steps are bootstrapped; more than ${100 * LONG_SHARE} % costs quality, 20 % is usual.` }];

@@ -6,7 +6,7 @@
  */
 import { InvalidInputError } from '../errors';
 import { Tensor } from '../tensor';
-import type { Job } from './job';
+import type { SamplingJob } from './job';
 import type { View } from './views';
 
 /** The guided prediction of one prompt in one window. */
@@ -42,7 +42,7 @@ export interface FusionWeights {
  * it holds the cell, because elsewhere it predicts the noise of another input. The background gets what is
  * left, max(0, 1 − ΣM_p). With fusion 'first' or 'last' the regions first hide what lies below them.
  */
-export function weightsAt(job: Job, index: number): FusionWeights {
+export function weightsAt(job: SamplingJob, index: number): FusionWeights {
   const bootstrapped = job.regions.map((region) => region.bootstrap && index < job.bootstrapEvaluations);
   const active = job.regions.map((region) => index >= region.first && index < region.last);
   const phase = active.map((on, p) => (on ? (bootstrapped[p] ? 'b' : 'a') : '-')).join('');
@@ -51,11 +51,11 @@ export function weightsAt(job: Job, index: number): FusionWeights {
 }
 
 /** The weights after bootstrapping, with every region acting: how the picture is divided in general. */
-export function overallWeights(job: Job): FusionWeights {
+export function overallWeights(job: SamplingJob): FusionWeights {
   return makeWeights(job, 'all', job.regions.map(() => true), job.regions.map(() => false));
 }
 
-function makeWeights(job: Job, phase: string, active: boolean[], bootstrapped: boolean[]): FusionWeights {
+function makeWeights(job: SamplingJob, phase: string, active: boolean[], bootstrapped: boolean[]): FusionWeights {
   const regions = regionMasks(job, active, bootstrapped);
   const background = job.fusion === 'average' ? averaged(job, regions) : stacked(job, regions);
   const masks = [background, ...regions];
@@ -63,7 +63,7 @@ function makeWeights(job: Job, phase: string, active: boolean[], bootstrapped: b
   return { phase, masks, reach, bootstrapped: [false, ...bootstrapped] };
 }
 
-function regionMasks(job: Job, active: boolean[], bootstrapped: boolean[]): Float32Array[] {
+function regionMasks(job: SamplingJob, active: boolean[], bootstrapped: boolean[]): Float32Array[] {
   return job.regions.map(({ mask }, p) => {
     if (!active[p]) return new Float32Array(mask.soft.length);
     return bootstrapped[p] ? mask.soft.map((m, i) => (mask.hard[i] ? m : 0)) : mask.soft.slice();
@@ -71,7 +71,7 @@ function regionMasks(job: Job, active: boolean[], bootstrapped: boolean[]): Floa
 }
 
 /** The paper's rule, with a weight per region. Turns masks into weights in place; returns the background's. */
-function averaged(job: Job, masks: Float32Array[]): Float32Array {
+function averaged(job: SamplingJob, masks: Float32Array[]): Float32Array {
   const background = new Float32Array(job.grid.height * job.grid.width).fill(1);
   masks.forEach((mask, p) => {
     const { weight } = job.regions[p];
@@ -84,7 +84,7 @@ function averaged(job: Job, masks: Float32Array[]): Float32Array {
 }
 
 /** Front to back, each region takes what those before it left. In place; returns what is left for the background. */
-function stacked(job: Job, masks: Float32Array[]): Float32Array {
+function stacked(job: SamplingJob, masks: Float32Array[]): Float32Array {
   const left = new Float32Array(job.grid.height * job.grid.width).fill(1);
   const frontToBack = job.fusion === 'first' ? masks : [...masks].reverse();
   for (const mask of frontToBack) {
@@ -117,13 +117,13 @@ export interface FusionSum {
   weight: Float64Array;
 }
 
-export function startFusion({ grid }: Job): FusionSum {
+export function startFusion({ grid }: SamplingJob): FusionSum {
   const cells = grid.height * grid.width;
   return { value: new Float64Array(grid.channels * cells), weight: new Float64Array(cells) };
 }
 
 /** Adds predictions in the order of windows and prompts, so that the order in which they come makes no difference. */
-export function addPredictions(job: Job, index: number, sum: FusionSum, predictions: Prediction[]): void {
+export function addPredictions(job: SamplingJob, index: number, sum: FusionSum, predictions: Prediction[]): void {
   const { masks } = weightsAt(job, index);
   const { channels, height, width } = job.grid;
   const cells = height * width;
@@ -147,7 +147,7 @@ export function addPredictions(job: Job, index: number, sum: FusionSum, predicti
  * @returns [1, C, H, W]
  * @throws InvalidInputError when a cell got no prediction
  */
-export function finishFusion({ grid }: Job, { value, weight }: FusionSum): Tensor<'float32'> {
+export function finishFusion({ grid }: SamplingJob, { value, weight }: FusionSum): Tensor<'float32'> {
   const fused = new Float32Array(value.length);
   for (let i = 0; i < fused.length; i++) fused[i] = value[i] / weight[i % weight.length];
   const missing = weight.indexOf(0);
@@ -159,7 +159,7 @@ export function finishFusion({ grid }: Job, { value, weight }: FusionSum): Tenso
 }
 
 /** The fused prediction of all windows and prompts at once: what the sampler does piece by piece. */
-export function fuse(job: Job, index: number, predictions: Prediction[]): Tensor<'float32'> {
+export function fuse(job: SamplingJob, index: number, predictions: Prediction[]): Tensor<'float32'> {
   const sum = startFusion(job);
   addPredictions(job, index, sum, predictions);
   return finishFusion(job, sum);

@@ -4,7 +4,7 @@ import type { CallOptions, DiffusionModel, UNetRow } from '../model';
 import { Tensor } from '../tensor';
 import type { StepInput } from './bootstrap';
 import type { Prediction } from './fusion';
-import type { Job } from './job';
+import type { SamplingJob } from './job';
 
 /**
  * Predicts for each input and each of its prompts: u + g·(c − u), with c and u the model's outputs for the prompt
@@ -17,7 +17,7 @@ import type { Job } from './job';
  */
 export async function predictNoise(
   model: DiffusionModel,
-  job: Job,
+  job: SamplingJob,
   index: number,
   inputs: StepInput[],
   options?: CallOptions,
@@ -49,7 +49,7 @@ export async function predictNoise(
   });
 }
 
-async function predictRows(model: DiffusionModel, job: Job, index: number, rows: UNetRow[], options?: CallOptions): Promise<Tensor<'float32'>[]> {
+async function predictRows(model: DiffusionModel, job: SamplingJob, index: number, rows: UNetRow[], options?: CallOptions): Promise<Tensor<'float32'>[]> {
   const started = performance.now();
   const outputs = await model.predict(rows, job.scheduler.timesteps[index], options);
   job.timings.unet += performance.now() - started;

@@ -50,7 +50,7 @@ export interface Progress {
 }
 
 /** A job between two steps. Only takeStep changes what the picture becomes; the rest counts and remembers. */
-export interface Job {
+export interface SamplingJob {
   readonly facts: ModelFacts;
   readonly seed: number;
   /** In pixels. */
@@ -102,7 +102,7 @@ const ROWS_PER_CALL = 32;
  * A canvas that is not a multiple of what the model needs is rounded to the nearest multiple, with a finding.
  * @throws InvalidInputError, MissingInputError naming the property; CancelledError
  */
-export async function createJob(model: DiffusionModel, request: SampleRequest): Promise<Job> {
+export async function createJob(model: DiffusionModel, request: SampleRequest): Promise<SamplingJob> {
   const started = performance.now();
   const { facts } = model;
   const options = resolveOptions(SAMPLER_OPTIONS, request.options ?? {});
@@ -119,7 +119,7 @@ export async function createJob(model: DiffusionModel, request: SampleRequest): 
   const shape = [1, grid.channels, grid.height, grid.width];
   const noise = request.initialNoise ? checkShape(request.initialNoise, shape, 'initialNoise') : seededNoise(seed, regions, shape);
 
-  const job: Job = {
+  const job: SamplingJob = {
     facts,
     seed,
     width,
@@ -189,7 +189,7 @@ function seededNoise(seed: number, regions: LatentRegion[], shape: number[]): Te
 }
 
 /** Whether any region ever sees a background: not one that fills its window, nor one that is hidden. */
-function needsBackgrounds(job: Job): boolean {
+function needsBackgrounds(job: SamplingJob): boolean {
   for (let index = 0; index < job.bootstrapEvaluations; index++) {
     const { reach, bootstrapped } = weightsAt(job, index);
     if (reach.some((view) => view.some((extent, prompt) => bootstrapped[prompt] && extent === Reach.Part))) return true;
@@ -197,7 +197,7 @@ function needsBackgrounds(job: Job): boolean {
   return false;
 }
 
-async function addBackgrounds(job: Job, model: DiffusionModel, request: SampleRequest, kind: string): Promise<void> {
+async function addBackgrounds(job: SamplingJob, model: DiffusionModel, request: SampleRequest, kind: string): Promise<void> {
   const { bootstrapEvaluations: count, seed, views, facts } = job;
   const [view] = views;
   const shape = [1, facts.latentChannels, view.height, view.width];
@@ -223,7 +223,7 @@ async function addBackgrounds(job: Job, model: DiffusionModel, request: SampleRe
   job.timings.encode += performance.now() - started;
 }
 
-function checkPicks({ backgroundPicks, backgrounds, bootstrapEvaluations, views, regions }: Job): void {
+function checkPicks({ backgroundPicks, backgrounds, bootstrapEvaluations, views, regions }: SamplingJob): void {
   for (let i = 0; i < bootstrapEvaluations * views.length; i++) {
     const picks = backgroundPicks[i];
     if (picks?.length !== regions.length || picks.some((pick) => !backgrounds[pick])) {

@@ -10,7 +10,7 @@ import { Tensor } from '../tensor';
 import { prepareInputs } from './bootstrap';
 import { addPredictions, finishFusion, Reach, startFusion, weightsAt } from './fusion';
 import { predictNoise } from './guidance';
-import { createJob, type Job, type SampleRequest, throwIfCancelled, type Timings } from './job';
+import { createJob, type SamplingJob, type SampleRequest, throwIfCancelled, type Timings } from './job';
 import type { Finding } from './types';
 import type { View } from './views';
 
@@ -68,7 +68,7 @@ export async function sample(model: DiffusionModel, request: SampleRequest): Pro
  * @param fused the canvas' model output, [1, C, H, W]
  * @throws MultiDiffusionError INFERENCE when it is not finite
  */
-export function takeStep(job: Job, index: number, fused: Tensor<'float32'>): void {
+export function takeStep(job: SamplingJob, index: number, fused: Tensor<'float32'>): void {
   if (!fused.data.every(Number.isFinite)) {
     throw new MultiDiffusionError(
       'INFERENCE',
@@ -81,7 +81,7 @@ export function takeStep(job: Job, index: number, fused: Tensor<'float32'>): voi
 }
 
 /** Whole windows, as many at a time as fit into one call of the model: memory is bounded by the call, not by the canvas. */
-function* viewBatches(job: Job, index: number): Generator<View[]> {
+function* viewBatches(job: SamplingJob, index: number): Generator<View[]> {
   const { reach } = weightsAt(job, index);
   let batch: View[] = [];
   let rows = 0;
@@ -98,7 +98,7 @@ function* viewBatches(job: Job, index: number): Generator<View[]> {
   yield batch;
 }
 
-function resultOf(job: Job): SampleResult {
+function resultOf(job: SamplingJob): SampleResult {
   const evaluations = job.scheduler.timesteps.length;
   return {
     latents: job.latents,
