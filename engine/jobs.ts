@@ -120,7 +120,8 @@ export class JobQueue extends EventEmitter<JobEvents> {
     if (this.closed) throw new CancelledError('The model was unloaded.');
     if (this.position(id) >= 0) throw new InvalidInputError('job', id, 'an id that no waiting or running job has');
     if (typeof priority !== 'number' || Number.isNaN(priority)) throw new InvalidInputError('priority', priority, 'a number');
-    if (this.current && this.waiting.length >= this.limit) this.makeRoom();
+    // While nothing runs yet, the first of the waiting jobs is about to.
+    if (this.waiting.length >= this.limit + (this.current ? 0 : 1)) this.makeRoom();
     const job = new QueuedJob<T>(id, priority, work, options.timeout);
     const behind = this.waiting.findIndex((other) => other.priority < priority);
     this.waiting.splice(behind < 0 ? this.waiting.length : behind, 0, job as QueuedJob);

@@ -8,9 +8,11 @@ export function guidanceEmbedding(guidanceScales: number[], width: number): Floa
   const half = Math.floor(width / 2);
   const embedding = new Float32Array(guidanceScales.length * width);
   guidanceScales.forEach((guidanceScale, row) => {
-    const w = Math.fround(guidanceScale - 1) * 1000;
+    const w = 1000 * (guidanceScale - 1);
     for (let i = 0; i < half; i++) {
-      const angle = w * Math.exp((-Math.log(10000) * i) / (half - 1));
+      // In single precision as PyTorch computes it: at angles of thousands its rounding shows.
+      const frequency = Math.fround(Math.exp(Math.fround(i * Math.fround(-Math.log(10000) / (half - 1)))));
+      const angle = Math.fround(w * frequency);
       embedding[row * width + i] = Math.sin(angle);
       embedding[row * width + half + i] = Math.cos(angle);
     }

@@ -1,0 +1,198 @@
+import assert from 'node:assert/strict';
+import { setTimeout as sleep } from 'node:timers/promises';
+import fc from 'fast-check';
+import { CancelledError } from '../../dist/engine/errors';
+import { JobQueue, type JobContext } from '../../dist/engine/jobs';
+
+/** A job that ends when told to, or when it is cancelled. */
+function controlled() {
+  let end!: () => void;
+  let started = false;
+  const gate = new Promise<void>((resolve) => (end = resolve));
+  const work = ({ signal }: JobContext): Promise<string> => {
+    started = true;
+    return new Promise((resolve, reject) => {
+      void gate.then(() => resolve('made'));
+      signal.addEventListener('abort', () => reject(signal.reason));
+    });
+  };
+  return { work, end, hasStarted: () => started };
+}
+
+describe('job queue', () => {
+  it('runs one job at a time, in order', async () => {
+    const queue = new JobQueue();
+    let running = 0;
+    const order: number[] = [];
+    const jobs = Array.from({ length: 8 }, (_, i) =>
+      queue.add(async () => {
+        assert.equal(++running, 1);
+        await sleep(1);
+        running--;
+        order.push(i);
+        return i;
+      }),
+    );
+    assert.deepEqual(await Promise.all(jobs.map((job) => job.result)), [0, 1, 2, 3, 4, 5, 6, 7]);
+    assert.deepEqual(order, [0, 1, 2, 3, 4, 5, 6, 7]);
+    assert.equal(queue.depth, 0);
+  });
+
+  it('prefers higher priorities, and keeps the order within one', async () => {
+    const queue = new JobQueue();
+    const order: string[] = [];
+    const add = (name: string, priority: number) => queue.add(async () => void order.push(name), { priority });
+    const blocker = controlled();
+    const first = queue.add(blocker.work);
+    await sleep(0);
+    const jobs = [add('low', -1), add('a', 0), add('high', 5), add('b', 0), add('higher', 9)];
+    assert.equal(queue.position(jobs[4].id), 1);
+    blocker.end();
+    await Promise.all([first.result, ...jobs.map((job) => job.result)]);
+    assert.deepEqual(order, ['higher', 'high', 'a', 'b', 'low']);
+  });
+
+  it('goes on after a job that fails', async () => {
+    const queue = new JobQueue();
+    const bad = queue.add(() => Promise.reject(new Error('no')));
+    const thrown = queue.add(() => {
+      throw new Error('at once');
+    });
+    const good = queue.add(async () => 'yes');
+    await assert.rejects(bad.result, /no/);
+    await assert.rejects(thrown.result, /at once/);
+    assert.equal(await good.result, 'yes');
+    assert.deepEqual([bad.state, thrown.state, good.state], ['failed', 'failed', 'done']);
+  });
+
+  it('refuses more than its limit, with a code', async () => {
+    const queue = new JobQueue({ limit: 2 });
+    const blocker = controlled();
+    queue.add(blocker.work);
+    await sleep(0);
+    queue.add(blocker.work);
+    queue.add(blocker.work);
+    assert.throws(() => queue.add(blocker.work), { code: 'QUEUE_FULL' });
+    assert.equal(queue.cancelAll(), 3);
+  });
+
+  for (const [overflow, victim] of [['replace-newest', 2], ['replace-oldest', 1]] as const) {
+    it(`lets a new job replace a waiting one (${overflow})`, async () => {
+      const queue = new JobQueue({ limit: 2, overflow });
+      const blocker = controlled();
+      const jobs = [queue.add(blocker.work)];
+      await sleep(0);
+      for (let i = 0; i < 3; i++) {
+        jobs.push(queue.add(blocker.work));
+        await sleep(2);
+      }
+      await assert.rejects(jobs[victim].result, { code: 'QUEUE_FULL' });
+      blocker.end();
+      const results = await Promise.allSettled(jobs.map((job) => job.result));
+      assert.deepEqual(results.map(({ status }, i) => status === 'rejected' && i).filter((i) => i !== false), [victim]);
+    });
+  }
+
+  it('cancels a waiting job, and a running one, and starts the next at once', async () => {
+    const queue = new JobQueue();
+    const [first, second, third] = [controlled(), controlled(), controlled()];
+    const jobs = [queue.add(first.work), queue.add(second.work), queue.add(third.work)];
+    await sleep(0);
+    assert.ok(queue.cancel(jobs[1].id, 'not wanted'));
+    await assert.rejects(jobs[1].result, { code: 'CANCELLED', message: 'not wanted' });
+    assert.ok(queue.cancel(jobs[0].id));
+    await assert.rejects(jobs[0].result, { code: 'CANCELLED' });
+    await sleep(0);
+    assert.ok(third.hasStarted());
+    assert.ok(!second.hasStarted());
+    assert.equal(queue.cancel(jobs[0].id), false);
+    third.end();
+    assert.equal(await jobs[2].result, 'made');
+  });
+
+  it('does not wait for work that ignores its signal', async () => {
+    const queue = new JobQueue();
+    const deaf = queue.add(() => sleep(5_000, undefined, { ref: false }));
+    const next = queue.add(async () => 'next');
+    await sleep(0);
+    queue.cancel(deaf.id);
+    assert.equal(await next.result, 'next');
+    assert.equal(deaf.state, 'cancelled');
+  });
+
+  it('obeys a signal, before and after the start', async () => {
+    const queue = new JobQueue();
+    const early = new AbortController();
+    early.abort();
+    await assert.rejects(queue.add(async () => 1, { signal: early.signal }).result, { code: 'CANCELLED' });
+    const late = new AbortController();
+    const job = queue.add(controlled().work, { signal: late.signal });
+    await sleep(0);
+    late.abort(new CancelledError('The request was closed.'));
+    await assert.rejects(job.result, { message: 'The request was closed.' });
+  });
+
+  it('ends a job that takes too long', async () => {
+    const queue = new JobQueue();
+    await assert.rejects(queue.add(controlled().work, { timeout: 5 }).result, { code: 'TIMEOUT' });
+    assert.equal(queue.depth, 0);
+  });
+
+  it('refuses an id that is in use', () => {
+    const queue = new JobQueue();
+    queue.add(controlled().work, { id: 'mine' });
+    assert.throws(() => queue.add(controlled().work, { id: 'mine' }), { code: 'INVALID_INPUT' });
+    queue.cancelAll();
+  });
+
+  it('is not stopped by a listener that throws', async () => {
+    const queue = new JobQueue();
+    queue.once('done', () => {
+      throw new Error('listener');
+    });
+    const jobs = [queue.add(async () => 1), queue.add(async () => 2)];
+    assert.deepEqual(await Promise.all(jobs.map((job) => job.result)), [1, 2]);
+  });
+
+  it('ends every job exactly once, whatever happens', async () => {
+    const action = fc.constantFrom('done', 'fail', 'cancel-before', 'cancel-while', 'signal', 'timeout', 'cancel-all');
+    await fc.assert(
+      fc.asyncProperty(fc.array(action, { minLength: 1, maxLength: 40 }), async (actions) => {
+        const queue = new JobQueue({ limit: 20 });
+        const ends = new Map<string, number>();
+        for (const event of ['done', 'failed', 'cancelled'] as const) {
+          queue.on(event, (job: { id: string }) => ends.set(job.id, (ends.get(job.id) ?? 0) + 1));
+        }
+        let refused = 0;
+        const results: Promise<unknown>[] = [];
+        const ids: string[] = [];
+        for (const what of actions) {
+          const abort = new AbortController();
+          try {
+            const job = queue.add(
+              async ({ id, signal }) => {
+                if (what === 'fail') throw new Error('fail');
+                if (what === 'cancel-while') queue.cancel(id);
+                if (what === 'signal') abort.abort();
+                if (what === 'cancel-all') queue.cancelAll();
+                if (what === 'timeout') await new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
+              },
+              { signal: abort.signal, timeout: what === 'timeout' ? 1 : undefined },
+            );
+            ids.push(job.id);
+            results.push(job.result);
+            if (what === 'cancel-before') queue.cancel(job.id);
+          } catch (error) {
+            assert.equal((error as { code: string }).code, 'QUEUE_FULL');
+            refused++;
+          }
+        }
+        await Promise.allSettled(results);
+        assert.equal(ids.length + refused, actions.length);
+        assert.deepEqual(ids.map((id) => ends.get(id)), ids.map(() => 1));
+        assert.equal(queue.depth, 0);
+      }),
+      { numRuns: 150 },
+    );
+  });
+});

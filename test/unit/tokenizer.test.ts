@@ -1,0 +1,77 @@
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { PromptTokenizer } from '../../dist/engine/checkpoint/tokenizer';
+import { findUnknownWords } from '../../dist/engine/checkpoint/vocabulary';
+
+const golden = path.join(__dirname, '../fixtures/golden');
+const folderOf = (name: string): string => path.join(golden, 'checkpoints', name, 'tokenizer');
+const caseOf = (name: string) => JSON.parse(fs.readFileSync(path.join(golden, `${name}-results/txt2img/case.json`), 'utf8'));
+
+describe('tokenizer', () => {
+  for (const name of ['tiny-sd2', 'tiny-sd15-fp16']) {
+    const tokenizer = new PromptTokenizer(folderOf(name), 77);
+    for (const { text, ids } of caseOf(name).tokenizer_cases) {
+      it(`${name}: ${JSON.stringify(text.slice(0, 30))} as the reference tokenizer`, () => {
+        assert.deepEqual(tokenizer.tokenize(text).ids, ids);
+      });
+    }
+  }
+
+  it('tiny-lcm: the prompt of its case', () => {
+    const { prompt, token_ids: ids } = caseOf('tiny-lcm');
+    assert.deepEqual(new PromptTokenizer(folderOf('tiny-lcm'), 77).tokenize(prompt), { ids });
+  });
+
+  it('says what it cut off', () => {
+    const tokenizer = new PromptTokenizer(folderOf('tiny-sd2'), 8);
+    const { ids, truncated } = tokenizer.tokenize('in in in in in in the man');
+    assert.equal(ids.length, 8);
+    assert.equal(truncated, 'the man');
+  });
+
+  it('survives any text', () => {
+    const tokenizer = new PromptTokenizer(folderOf('tiny-sd2'), 77);
+    for (const text of ['\0', '😀 👩‍👩‍👧 ﷽', '\u202e', '<|endoftext|>', 'a'.repeat(10_000), '\n\t\r ', '\ud800']) {
+      const { ids } = tokenizer.tokenize(text);
+      assert.equal(ids.length, 77);
+      assert.ok(ids.every((id) => Number.isInteger(id) && id >= 0), JSON.stringify(text));
+    }
+  });
+
+  it('takes a ready-made tokenizer.json where there is one', () => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'tokenizer-'));
+    const vocab = { '<start>': 0, '<end>': 1, 'a</w>': 2, a: 3 };
+    const special = (content: string, id: number) => ({ id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true });
+    fs.writeFileSync(
+      path.join(folder, 'tokenizer.json'),
+      JSON.stringify({
+        version: '1.0', added_tokens: [special('<start>', 0), special('<end>', 1)], normalizer: null,
+        pre_tokenizer: { type: 'Whitespace' }, post_processor: null, decoder: null,
+        model: { type: 'BPE', unk_token: '<end>', end_of_word_suffix: '</w>', vocab, merges: [] },
+      }),
+    );
+    fs.writeFileSync(path.join(folder, 'tokenizer_config.json'), JSON.stringify({ bos_token: '<start>', eos_token: '<end>' }));
+    assert.deepEqual(new PromptTokenizer(folder, 6).tokenize('a a').ids, [0, 2, 2, 1, 1, 1]);
+    fs.rmSync(folder, { recursive: true });
+  });
+
+  it('names a special token that the vocabulary lacks', () => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'tokenizer-'));
+    fs.writeFileSync(path.join(folder, 'vocab.json'), JSON.stringify({ a: 0, '<|endoftext|>': 1 }));
+    fs.writeFileSync(path.join(folder, 'merges.txt'), '#version: 0.2\n');
+    assert.throws(() => new PromptTokenizer(folder, 77), { code: 'CHECKPOINT', message: /<\|startoftext\|>/ });
+    fs.rmSync(folder, { recursive: true });
+  });
+});
+
+describe('closed vocabulary', () => {
+  it('finds the words that it lacks, once each', () => {
+    assert.deepEqual(findUnknownWords('A Red sofa, a purple SOFA & a purple zebra', ['a', 'red', 'sofa']), ['purple', 'zebra']);
+  });
+
+  it('knows both words of a two-word entry', () => {
+    assert.deepEqual(findUnknownWords('an oil-painting', ['an', 'oil painting']), []);
+  });
+});
