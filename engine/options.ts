@@ -89,6 +89,14 @@ export const IMAGE_OPTIONS = {
   quality: { type: 'integer', min: 1, max: 100, default: 90 },
 } as const satisfies Record<string, OptionSpec>;
 
+/** What save-image takes from its configuration only. */
+export const SAVE_OPTIONS = {
+  /** Whether to write a file. */
+  save: { type: 'boolean', default: true },
+  overwrite: { type: 'boolean', default: false },
+  dataUri: { type: 'boolean', default: false },
+} as const satisfies Record<string, OptionSpec>;
+
 type ValueOf<S> = S extends { type: 'number' | 'integer' }
   ? number
   : S extends { type: 'boolean' }

@@ -1,0 +1,91 @@
+/** The sampler's jobs as the user sees them: an id, events on the progress output, a status, a way to cancel. */
+import { randomUUID } from 'node:crypto';
+import { CancelledError, InvalidInputError, MultiDiffusionError } from '../../engine/errors';
+import type { JobQueue } from '../../engine/jobs';
+import { own, type Message } from './message';
+import type { Task } from './tasks';
+
+const STATUS_INTERVAL_MS = 200;
+
+export type JobEvent = 'queued' | 'started' | 'step' | 'done' | 'failed' | 'cancelled';
+
+export class SamplerJob {
+  readonly id: string;
+  private started = 0;
+  private shown = 0;
+
+  /** @throws InvalidInputError when msg.job is no good id */
+  constructor(private readonly task: Task) {
+    this.id = readId(task.msg);
+  }
+
+  /**
+   * Waits for the job's turn and does the work.
+   * @throws what the work throws, CancelledError, or MultiDiffusionError QUEUE_FULL
+   */
+  async run<T>(queue: JobQueue, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const place = queue.add(
+      ({ signal }) => {
+        this.started = performance.now();
+        this.report('started');
+        return work(signal);
+      },
+      { id: this.id, signal: this.task.signal },
+    );
+    const showPlace = (): void => {
+      const position = queue.position(this.id);
+      if (position > 0) this.task.status.busy('queued', { position });
+    };
+    this.report('queued', { position: Math.max(0, queue.position(this.id)) });
+    showPlace();
+    queue.on('depth', showPlace);
+    return place.result.finally(() => queue.off('depth', showPlace));
+  }
+
+  /** @param index model evaluations done, of `total` */
+  step(index: number, total: number): void {
+    const now = performance.now();
+    const rate = round((index * 1000) / Math.max(1, now - this.started));
+    this.report('step', { index, total, rate });
+    if (index < total && now - this.shown < STATUS_INTERVAL_MS) return;
+    this.shown = now;
+    this.task.status.busy('step', { index, total, rate });
+  }
+
+  done(facts: Record<string, unknown>): void {
+    this.report('done', facts);
+  }
+
+  failed(error: unknown): void {
+    if (this.task.signal.aborted || error instanceof CancelledError) this.report('cancelled');
+    else this.report('failed', { error: String((error as Error).message), code: error instanceof MultiDiffusionError ? error.code : undefined });
+  }
+
+  cancel(reason: string): void {
+    this.task.cancel(reason);
+  }
+
+  private report(event: JobEvent, facts: Record<string, unknown> = {}): void {
+    const { _msgid, topic } = this.task.msg;
+    this.task.send([null, null, { _msgid, ...(topic === undefined ? {} : { topic }), payload: { job: this.id, event, ...facts } }]);
+  }
+}
+
+/** msg.reset cancels every job, msg.cancel the one with that id. */
+export function cancelJobs(jobs: ReadonlySet<SamplerJob>, msg: Message): void {
+  const id = own(msg, 'cancel');
+  for (const job of jobs) {
+    if (id === undefined) job.cancel('The job was cancelled by msg.reset.');
+    else if (job.id === id) job.cancel('The job was cancelled by msg.cancel.');
+  }
+}
+
+/** The flow may name its job by msg.job, so that it can speak of it before it begins. */
+function readId(msg: Message): string {
+  const id = own(msg, 'job');
+  if (id === undefined) return randomUUID();
+  if (typeof id !== 'string' || id === '' || id.length > 100) throw new InvalidInputError('job', id, 'text of 1 to 100 characters');
+  return id;
+}
+
+const round = (value: number): number => Number(value.toPrecision(2));

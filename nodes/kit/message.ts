@@ -1,0 +1,68 @@
+/** Reading messages, in which anything may lie, and writing into them. */
+import type { NodeMessageInFlow } from 'node-red';
+import { InvalidInputError } from '../../engine/errors';
+import type { Recipe } from '../../engine/image/recipe';
+
+export type Message = NodeMessageInFlow;
+
+/**
+ * A property of the object itself: nothing inherited, and no exception from a getter.
+ * @throws InvalidInputError when the property can't be read
+ */
+export function own(source: unknown, name: string): unknown {
+  if (!isObject(source) || !Object.hasOwn(source, name)) return undefined;
+  try {
+    return source[name];
+  } catch {
+    throw new InvalidInputError(name, 'a property that fails when it is read', 'a plain value');
+  }
+}
+
+/** The named properties of the object itself, those that it has. */
+export function pick(source: unknown, names: readonly string[]): Record<string, unknown> {
+  const picked: Record<string, unknown> = {};
+  for (const name of names) {
+    const value = own(source, name);
+    if (value !== undefined) picked[name] = value;
+  }
+  return picked;
+}
+
+/** Whether it is an object other than an array, a Buffer or a typed array. */
+export function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && !ArrayBuffer.isView(value);
+}
+
+/** Adds to msg.generation, which every node of a picture does; what was there and is no object is dropped. */
+export function addToGeneration(msg: Message, facts: Partial<Recipe>): void {
+  const before = own(msg, 'generation');
+  const generation = isObject(before) ? before : {};
+  const timings = own(generation, 'timings');
+  msg.generation = {
+    ...generation,
+    ...facts,
+    ...(facts.timings && { timings: { ...(isObject(timings) ? timings : {}), ...facts.timings } }),
+  };
+}
+
+/** Adds to the array msg.findings. */
+export function addFindings(msg: Message, findings: readonly unknown[]): void {
+  if (findings.length === 0) return;
+  const before = own(msg, 'findings');
+  msg.findings = [...(Array.isArray(before) ? before.slice(-100) : []), ...findings];
+}
+
+/**
+ * Headers for http response: the ones that are there and still true, with the content type. Those that
+ * described another body, as an http request node leaves them behind, would break the answer.
+ */
+export function contentHeaders(before: unknown, contentType: string): Record<string, string> {
+  const headers: Record<string, string> = {};
+  if (isObject(before)) {
+    for (const name of Object.keys(before).slice(0, 100)) {
+      const value = own(before, name);
+      if (typeof value === 'string' && !/^(content-(length|type|encoding|range|md5)$|transfer-encoding$|connection$|keep-alive$|etag$|last-modified$|set-cookie$)/i.test(name)) headers[name] = value;
+    }
+  }
+  return { ...headers, 'content-type': contentType };
+}

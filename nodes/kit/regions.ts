@@ -1,0 +1,109 @@
+/** Regions on their way: outlines and options read from messages, masks made from outlines. */
+import { readFile } from 'node:fs/promises';
+import { InvalidInputError, MissingInputError, MultiDiffusionError } from '../../engine/errors';
+import { decodeMask, encodeMask, isDataUri } from '../../engine/image/mask';
+import { findShape, restMask, shapeMask, type Shape } from '../../engine/multidiffusion/shapes';
+import type { Conditioning, Region } from '../../engine/multidiffusion/types';
+import { REGION_OPTIONS, resolveOptions } from '../../engine/options';
+import type { Tensor } from '../../engine/tensor';
+import { existingFileInside } from './files';
+import { isObject, own, pick } from './message';
+import { checkLimit, type Settings } from './settings';
+
+/** An outline, or a picture that is the mask; text is a data URI or a file in the mask directory. */
+export type Outline = Shape | { image: string | Buffer };
+
+/** A region that may still lack its mask. */
+export type Draft = Omit<Region, 'mask' | 'shape'> & { mask?: Tensor; shape?: Outline };
+
+const SHAPES = ['box', 'ellipse', 'polygon', 'rest'];
+
+/**
+ * The outline that an object names by box, ellipse, polygon, image or rest.
+ * @returns undefined when it names none
+ * @throws InvalidInputError when it names several or a malformed one
+ */
+export function readOutline(source: Record<string, unknown>, name: string): Outline | undefined {
+  const image = own(source, 'image');
+  const shapes = pick(source, SHAPES);
+  for (const [kind, value] of Object.entries(shapes)) shapes[kind] = numbers(value);
+  if (image === undefined || image === null || image === '') return findShape(shapes, name);
+  if (Object.keys(shapes).length > 0) throw new InvalidInputError(name, `image and ${Object.keys(shapes).join(', ')}`, 'only one outline');
+  if (typeof image !== 'string' && !Buffer.isBuffer(image)) {
+    throw new InvalidInputError(`${name}.image`, image, 'a Buffer, a data URI or the name of a file in the mask directory');
+  }
+  return { image };
+}
+
+/** The region of a conditioning, its options taken from the first source that has them. */
+export function draftRegion(name: string, conditioning: Conditioning, shape: Outline, ...sources: Array<Record<string, unknown>>): Draft {
+  const names = Object.keys(REGION_OPTIONS);
+  return { name, conditioning, shape, ...resolveOptions(REGION_OPTIONS, ...sources.map((source) => pick(source, names))) };
+}
+
+/**
+ * msg.regions as one flat list: branches brought together by a Join node arrive as nested arrays.
+ * @throws InvalidInputError when something in it is no region, MultiDiffusionError LIMIT when there are too many
+ */
+export function readRegions(value: unknown, settings: Settings): Draft[] {
+  if (value === undefined || value === null) return [];
+  const regions: unknown[] = [];
+  const visit = (list: unknown, depth: number): void => {
+    if (!Array.isArray(list)) regions.push(list);
+    else if (depth > 8) throw new InvalidInputError('regions', 'an array nested more than 8 deep', 'an array of regions');
+    else for (const entry of list as unknown[]) visit(entry, depth + 1);
+    checkLimit(settings, 'maxRegions', regions.length, `msg.regions has ${regions.length} or more regions`);
+  };
+  visit(value, 0);
+  regions.forEach((region, i) => {
+    if (!isObject(region) || !isObject(own(region, 'conditioning'))) {
+      throw new InvalidInputError(`regions[${i}]`, region, 'a region {name, conditioning, mask, …} as region-mask makes it');
+    }
+  });
+  return regions as Draft[];
+}
+
+/**
+ * Gives every region its mask. That of `rest` is what all the others leave, so it is made anew each time.
+ * @throws InvalidInputError when an outline is empty or a mask image can't be read
+ */
+export async function addMasks(regions: Draft[], settings: Settings): Promise<Region[]> {
+  const isRest = (region: Draft): boolean => isObject(region.shape) && 'rest' in region.shape;
+  const complete: Draft[] = [];
+  for (const [i, region] of regions.entries()) {
+    if (isRest(region) || region.mask) complete.push(region);
+    else complete.push({ ...region, ...(await drawMask(region, `regions[${i}]`, settings)) });
+  }
+  if (complete.some(isRest)) {
+    const others = complete.filter((region) => !isRest(region)).map((region) => region.mask!);
+    const rest = restMask(others);
+    for (const [i, region] of complete.entries()) if (isRest(region)) complete[i] = { ...region, mask: rest };
+  }
+  return complete as Region[];
+}
+
+async function drawMask(region: Draft, name: string, settings: Settings): Promise<{ mask: Tensor; shape?: Outline }> {
+  const shape = region.shape;
+  if (!shape) throw new MissingInputError(`${name}.mask`, 'Give the region box, ellipse, polygon, image or rest, or send it through region-mask.');
+  if (!('image' in shape)) return { mask: shapeMask(shape, undefined, name) };
+  const mask = await readMask(shape.image, settings);
+  return { mask, shape: { image: await encodeMask(mask) } };
+}
+
+async function readMask(image: string | Buffer, settings: Settings): Promise<Tensor<'float32'>> {
+  const limits = { maxPixels: settings.limits.maxMaskPixels, maxBytes: settings.limits.maxMaskBytes };
+  if (typeof image !== 'string' || isDataUri(image)) return decodeMask(image, limits);
+  const file = await existingFileInside(settings.maskDirectory, image, limits.maxBytes, 'mask image');
+  try {
+    return await decodeMask(await readFile(file), limits);
+  } catch (cause) {
+    if (cause instanceof MultiDiffusionError) throw cause;
+    throw new MultiDiffusionError('FILE', `The mask image ${image} can't be read.`, { cause });
+  }
+}
+
+/** Numbers in arrays may come as text, as in an HTTP query. */
+function numbers(value: unknown, depth = 0): unknown {
+  if (Array.isArray(value) && depth < 2 && value.length <= 10_000) return value.map((entry) => numbers(entry, depth + 1));
+  return typeof value === 'string' && value.trim() !== '' && depth > 0 ? Number(value) : value;
+}

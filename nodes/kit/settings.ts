@@ -1,0 +1,54 @@
+/** What an administrator sets in settings.js, under `multidiffusion`. */
+import os from 'node:os';
+import path from 'node:path';
+import type { NodeAPI } from 'node-red';
+import { InvalidInputError, MultiDiffusionError } from '../../engine/errors';
+import { resolveOptions, type OptionSpec } from '../../engine/options';
+import { isObject } from './message';
+
+const LIMITS = {
+  /** Characters of a prompt. */
+  maxPromptLength: { type: 'integer', min: 1, max: 10_000_000, default: 20_000 },
+  /** Regions of one picture. */
+  maxRegions: { type: 'integer', min: 1, max: 10_000, default: 64 },
+  /** Pixels of a canvas. */
+  maxCanvasPixels: { type: 'integer', min: 256, max: 2 ** 28, default: 4096 * 4096 },
+  maxSteps: { type: 'integer', min: 1, max: 1000, default: 1000 },
+  /** Pixels and bytes of a mask image, checked before it is decoded. */
+  maxMaskPixels: { type: 'integer', min: 1, max: 2 ** 28, default: 4096 * 4096 },
+  maxMaskBytes: { type: 'integer', min: 1, max: 2 ** 30, default: 16 * 1024 * 1024 },
+} as const satisfies Record<string, OptionSpec>;
+
+export interface Settings {
+  /** Every saved image lies below this directory. */
+  imageDirectory: string;
+  /** Mask images named by file lie below this directory. */
+  maskDirectory: string;
+  limits: { [K in keyof typeof LIMITS]: number };
+}
+
+/** @throws InvalidInputError when settings.js holds a value that isn't allowed */
+export function readSettings(RED: NodeAPI): Settings {
+  const all = RED.settings as unknown as { userDir?: string; multidiffusion?: unknown };
+  const own = isObject(all.multidiffusion) ? all.multidiffusion : {};
+  const home = path.join(all.userDir ?? path.join(os.homedir(), '.node-red'), 'multidiffusion');
+  return {
+    imageDirectory: directory(own, 'imageDirectory', path.join(home, 'images')),
+    maskDirectory: directory(own, 'maskDirectory', path.join(home, 'masks')),
+    limits: resolveOptions(LIMITS, own),
+  };
+}
+
+function directory(settings: Record<string, unknown>, name: string, standard: string): string {
+  const value = settings[name];
+  if (value === undefined || value === '') return standard;
+  if (typeof value !== 'string') throw new InvalidInputError(`multidiffusion.${name} in settings.js`, value, 'a path');
+  return path.resolve(value);
+}
+
+/** @throws MultiDiffusionError LIMIT when `value` is over the administrator's limit */
+export function checkLimit(settings: Settings, limit: keyof typeof LIMITS, value: number, what: string): void {
+  const most = settings.limits[limit];
+  if (value <= most) return;
+  throw new MultiDiffusionError('LIMIT', `${what}; allowed: up to ${most} (multidiffusion.${limit} in settings.js).`);
+}

@@ -1,0 +1,83 @@
+/** multidiffusion-sampler: a background and regions → msg.latents. */
+import { randomInt } from 'node:crypto';
+import type { Node, NodeAPI, NodeDef } from 'node-red';
+import { MissingInputError } from '../engine/errors';
+import { sample } from '../engine/multidiffusion/sample';
+import type { Conditioning } from '../engine/multidiffusion/types';
+import { resolveOptions, SAMPLER_OPTIONS } from '../engine/options';
+import { describe } from './kit/generation';
+import { cancelJobs, SamplerJob } from './kit/jobs';
+import { addToGeneration, own, pick, type Message } from './kit/message';
+import { NodeModel } from './kit/model';
+import { addMasks, readRegions } from './kit/regions';
+import { checkLimit, readSettings } from './kit/settings';
+import { handleMessages, isCancellation, type Task } from './kit/tasks';
+
+interface SamplerDef extends NodeDef {
+  model?: string;
+  seedMode?: 'fixed' | 'random' | 'msg';
+  [option: string]: unknown;
+}
+
+/** text-encode has told about these already. */
+const TOLD = ['TRUNCATED_PROMPT', 'UNKNOWN_WORDS'];
+
+export = function (RED: NodeAPI): void {
+  RED.nodes.registerType('multidiffusion-sampler', function (this: Node, config: SamplerDef) {
+    RED.nodes.createNode(this, config);
+    const model = new NodeModel(RED, config.model);
+    const jobs = new Set<SamplerJob>();
+    handleMessages(RED, this, (task) => (isCancellation(task.msg) ? cancelJobs(jobs, task.msg) : start(task, this)), () => model.release());
+
+    async function start(task: Task, node: Node): Promise<void> {
+      const job = new SamplerJob(task);
+      jobs.add(job);
+      try {
+        await draw(job, task, node);
+      } catch (error) {
+        job.failed(error);
+        throw error;
+      } finally {
+        jobs.delete(job);
+      }
+    }
+
+    async function draw(job: SamplerJob, { msg, status, signal, send }: Task, node: Node): Promise<void> {
+      const settings = readSettings(RED);
+      const options = { ...resolveOptions(SAMPLER_OPTIONS, pick(msg, OPTIONS), pick(config, OPTIONS)), seed: readSeed(msg, config) };
+      checkLimit(settings, 'maxSteps', options.steps, `steps is ${options.steps}`);
+      const regions = await addMasks(readRegions(own(msg, 'regions'), settings), settings);
+
+      const checkpoint = await model.get(status);
+      const { width = checkpoint.facts.nativeSize, height = checkpoint.facts.nativeSize } = options;
+      checkLimit(settings, 'maxCanvasPixels', width * height, `The canvas of ${width}x${height} has ${width * height} pixels`);
+      const background = (own(msg, 'background') ?? own(msg, 'conditioning') ?? (await checkpoint.encodeConditioning('', '', { signal }))) as Conditioning;
+
+      const result = await job.run(checkpoint.queue, (stop) =>
+        sample(checkpoint, { background, regions, options, signal: stop, onStep: ({ index, total }) => job.step(index, total) }),
+      );
+
+      msg.latents = result.latents;
+      msg.job = job.id;
+      msg.findings = result.findings;
+      addToGeneration(msg, await describe(checkpoint.facts, background, regions, options, result));
+      for (const finding of result.findings) if (!TOLD.includes(finding.code)) node.warn(finding.message);
+      if (result.findings.length > 0) status.warn('findings');
+      else status.ok('done');
+      job.done({ seed: result.seed, timings: result.timings });
+      send([msg, null, null]);
+    }
+  });
+};
+
+const OPTIONS = Object.keys(SAMPLER_OPTIONS);
+
+/** The message's seed; else the node's, or one drawn at random. */
+function readSeed(msg: Message, config: SamplerDef): number {
+  const mode = config.seedMode ?? 'random';
+  const { seed } = resolveOptions({ seed: SAMPLER_OPTIONS.seed }, pick(msg, ['seed']), mode === 'fixed' ? pick(config, ['seed']) : {});
+  if (seed === undefined && mode !== 'random') {
+    throw new MissingInputError('seed', mode === 'fixed' ? 'Set one in the sampler.' : 'Send msg.seed, or choose another seed in the sampler.');
+  }
+  return seed ?? randomInt(2 ** 32);
+}

@@ -1,0 +1,66 @@
+/** region-mask: an outline and msg.conditioning → one more region in msg.regions; the regions of a layout get their masks. */
+import type { Node, NodeAPI, NodeDef } from 'node-red';
+import { InvalidInputError, MissingInputError } from '../engine/errors';
+import type { Conditioning } from '../engine/multidiffusion/types';
+import { isObject, own, pick, type Message } from './kit/message';
+import { addMasks, draftRegion, readOutline, readRegions, type Outline } from './kit/regions';
+import { readSettings } from './kit/settings';
+import { handleMessages, isCancellation, type Task } from './kit/tasks';
+
+interface RegionMaskDef extends NodeDef {
+  regionName?: string;
+  shape?: 'box' | 'ellipse' | 'polygon' | 'image' | 'rest';
+  box?: unknown;
+  points?: unknown;
+  image?: string;
+  imageType?: 'msg' | 'file' | 'str';
+  [option: string]: unknown;
+}
+
+export = function (RED: NodeAPI): void {
+  RED.nodes.registerType('region-mask', function (this: Node, config: RegionMaskDef) {
+    RED.nodes.createNode(this, config);
+    handleMessages(RED, this, addRegion);
+
+    async function addRegion({ msg, status, send }: Task): Promise<void> {
+      if (isCancellation(msg)) return send(msg);
+      const settings = readSettings(RED);
+      const regions = readRegions(own(msg, 'regions'), settings);
+      const conditioning = own(msg, 'conditioning');
+      if (isObject(conditioning)) {
+        const said = own(msg, 'region') ?? {};
+        if (!isObject(said)) throw new InvalidInputError('region', said, 'an object {box, weight, …}');
+        const name = own(said, 'name') ?? (config.regionName || config.name || `region ${regions.length + 1}`);
+        if (typeof name !== 'string' || name.length > 200) throw new InvalidInputError('region.name', name, 'text of up to 200 characters');
+        const shape = readOutline(said, 'region') ?? readOutline(pick(msg, ['box']), 'msg') ?? configuredOutline(config, msg, RED);
+        regions.push(draftRegion(name, conditioning as unknown as Conditioning, shape, said, config));
+      } else if (regions.every((region) => region.mask)) {
+        throw new MissingInputError('conditioning', 'Encode the prompt of this region with a text-encode node first.');
+      }
+      msg.regions = await addMasks(regions, settings);
+      for (const used of ['conditioning', 'region', 'box']) delete msg[used];
+      status.ok('regions', { count: regions.length });
+      send(msg);
+    }
+  });
+};
+
+function configuredOutline(config: RegionMaskDef, msg: Message, RED: NodeAPI): Outline {
+  const outline = (): Record<string, unknown> => {
+    switch (config.shape ?? 'box') {
+      case 'polygon':
+        return { polygon: config.points };
+      case 'ellipse':
+        return { ellipse: config.box };
+      case 'image':
+        return { image: config.imageType === 'msg' ? RED.util.getMessageProperty(msg, config.image ?? '') as unknown : config.image };
+      case 'rest':
+        return { rest: true };
+      default:
+        return { box: config.box };
+    }
+  };
+  const read = readOutline(outline(), 'region');
+  if (!read) throw new MissingInputError(`region.${config.shape ?? 'box'}`, 'Draw it in the region-mask node, or send it as msg.box or msg.region.');
+  return read;
+}

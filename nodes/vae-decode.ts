@@ -1,0 +1,36 @@
+/** vae-decode: msg.latents → msg.image. */
+import type { Node, NodeAPI, NodeDef } from 'node-red';
+import { MissingInputError } from '../engine/errors';
+import { DECODE_OPTIONS, resolveOptions } from '../engine/options';
+import { Tensor } from '../engine/tensor';
+import { addToGeneration, own, pick } from './kit/message';
+import { NodeModel } from './kit/model';
+import { handleMessages, type Task } from './kit/tasks';
+
+interface VaeDecodeDef extends NodeDef {
+  model?: string;
+  tileSize?: string | number;
+}
+
+export = function (RED: NodeAPI): void {
+  RED.nodes.registerType('vae-decode', function (this: Node, config: VaeDecodeDef) {
+    RED.nodes.createNode(this, config);
+    const model = new NodeModel(RED, config.model);
+    handleMessages(RED, this, decode, () => model.release());
+
+    async function decode({ msg, status, signal, send }: Task): Promise<void> {
+      const { tileSize } = resolveOptions(DECODE_OPTIONS, pick(msg, ['tileSize']), pick(config, ['tileSize']));
+      const latents = own(msg, 'latents');
+      if (latents === undefined) throw new MissingInputError('latents', 'Send the message through a multidiffusion-sampler first.');
+      const checkpoint = await model.get(status);
+      status.busy('decoding');
+      const started = performance.now();
+      const image = await checkpoint.decode(Tensor.from(latents, 'latents'), { tileSize: tileSize && Math.round(tileSize / checkpoint.facts.latentFactor), signal });
+      msg.image = image;
+      addToGeneration(msg, { ...(tileSize && { tileSize }), timings: { decode: Math.round(performance.now() - started) } });
+      const [height, width] = image.dims;
+      status.ok('decoded', { width, height });
+      send(msg);
+    }
+  });
+};
