@@ -95,6 +95,8 @@ export async function openCheckpoint(folder: string, options: CheckpointOptions 
 }
 
 export class Checkpoint implements DiffusionModel {
+  /** Spent in runs of the UNet since the checkpoint was opened: what the rest of the sampler is measured against. */
+  unetMilliseconds = 0;
   private readonly prompts = new Map<string, EncodedPrompt>();
 
   /** Use openCheckpoint. */
@@ -169,7 +171,7 @@ export class Checkpoint implements DiffusionModel {
       if (row.latents.size !== rowSize) throw new InvalidInputError(`rows[${i}].latents`, row.latents.dims, `[${dims.join(', ')}] as in rows[0]`);
       latents.set(row.latents.data, i * rowSize);
     });
-    const { outputs } = await this.client.call(
+    const { outputs, runMilliseconds } = await this.client.call(
       'predict',
       () => ({
         latents,
@@ -180,6 +182,7 @@ export class Checkpoint implements DiffusionModel {
       }),
       options.signal,
     );
+    this.unetMilliseconds += runMilliseconds;
     return rows.map((_, i) => Tensor.float32(outputs.slice(i * rowSize, (i + 1) * rowSize), dims));
   }
 

@@ -77,7 +77,7 @@ const handlers: Handlers = {
     return { provider: model.provider.description };
   },
   encodePrompts: ({ prompts }, request) => opened().encodePrompts(request, prompts),
-  predict: async (params, request) => ({ outputs: await opened().predict(request, params) }),
+  predict: async (params, request) => ({ outputs: await opened().predict(request, params), runMilliseconds: request.runMilliseconds }),
   decode: (params, request) => opened().decode(request, params),
   encodeImages: (params, request) => opened().encodeImages(request, params),
 };
@@ -88,7 +88,7 @@ function opened(): Model {
 }
 
 async function answer(message: { type: CallName; id: number }): Promise<void> {
-  const request: Request = { cancelled: false };
+  const request: Request = { cancelled: false, runMilliseconds: 0 };
   requests.set(message.id, request);
   try {
     const handler = handlers[message.type] as (params: unknown, request: Request) => Promise<unknown>;

@@ -54,8 +54,8 @@ export interface Calls {
       /** For each row, when the UNet takes the guidance scale as an input. */
       guidanceScales?: number[];
     };
-    /** Model outputs, laid out like `latents`. */
-    result: { outputs: Float32Array };
+    /** Model outputs, laid out like `latents`, and the time that the UNet itself took. */
+    result: { outputs: Float32Array; runMilliseconds: number };
   };
   decode: {
     /** UNet latents [1, C, h, w]; tile and overlap in latent cells. */

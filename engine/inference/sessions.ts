@@ -25,6 +25,8 @@ export interface TensorInfo {
 /** A request that the client may cancel; looked at between runs. */
 export interface Request {
   cancelled: boolean;
+  /** Spent in ONNX Runtime's run so far. */
+  runMilliseconds: number;
 }
 
 export class Session {
@@ -51,7 +53,12 @@ export class Session {
    */
   async run(request: Request, feeds: Record<string, Feed>): Promise<Record<string, Feed>> {
     try {
-      return await this.turns.next(request, async () => (await this.session.run(feeds as never)) as unknown as Record<string, Feed>);
+      return await this.turns.next(request, async () => {
+        const started = performance.now();
+        const outputs = await this.session.run(feeds as never);
+        request.runMilliseconds += performance.now() - started;
+        return outputs as unknown as Record<string, Feed>;
+      });
     } catch (error) {
       if (error instanceof MultiDiffusionError || isOutOfMemory(error)) throw error;
       throw new MultiDiffusionError('INFERENCE', `The ${this.component} failed: ${(error as Error).message}`, { cause: error });
