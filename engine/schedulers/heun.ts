@@ -1,0 +1,49 @@
+import type { Tensor } from '../tensor';
+import { CLIP_FIELDS, COMMON_FIELDS, SIGMA_FIELDS, choice, flag, number, readFields, spacing } from './config';
+import { clip, combine, explodingLevel, makeScheduler, toOriginal, type SchedulerFactory } from './common';
+import { kDiffusionInitNoise, kDiffusionSchedule } from './k-diffusion';
+
+const FIELDS = {
+  ...COMMON_FIELDS, ...SIGMA_FIELDS,
+  beta_start: number(0.00085, 0, 1),
+  beta_end: number(0.012, 0, 1),
+  beta_schedule: choice('linear', ['linear', 'scaled_linear', 'squaredcos_cap_v2', 'exp']),
+  timestep_spacing: spacing('linspace'),
+  clip_sample: flag(false),
+  clip_sample_range: CLIP_FIELDS.clip_sample_range,
+};
+
+/**
+ * Heun's method (Karras et al. 2022, algorithm 2 without churn; k-diffusion, sample_heun): an Euler step, and
+ * then the same step with the mean of the slopes at its ends. Two evaluations a step, but one for the last.
+ */
+export const heun: SchedulerFactory = (config, steps, { startStep }) => {
+  const name = 'HeunDiscreteScheduler';
+  const fields = readFields(name, FIELDS, config);
+  const type = fields.prediction_type;
+  const schedule = kDiffusionSchedule(fields, steps);
+  const twice = (values: number[]) => values.slice(startStep).flatMap((value, i) => (i === 0 ? [value] : [value, value]));
+  const timesteps = twice(schedule.timesteps);
+  const sigmas = [...twice(schedule.sigmas), 0];
+
+  let start: Tensor<'float32'>; // where the step under way began
+  let slope: Tensor<'float32'>; // dx/dσ there
+
+  return makeScheduler({
+    name, config, predictionType: type, timesteps, sigmas, exploding: true,
+    levels: sigmas.slice(0, -1).map(explodingLevel),
+    initNoiseSigma: kDiffusionInitNoise(fields.timestep_spacing, sigmas),
+    advance(output, index, sample) {
+      const sigma = sigmas[index];
+      const original = clip(fields, toOriginal(type, output, sample, explodingLevel(sigma)));
+      const slopeHere = combine([1 / sigma, sample], [-1 / sigma, original]);
+      if (index % 2 === 0) {
+        start = sample;
+        slope = slopeHere;
+        return combine([1, sample], [sigmas[index + 1] - sigma, slope]);
+      }
+      const half = (sigma - sigmas[index - 1]) / 2;
+      return combine([1, start], [half, slope], [half, slopeHere]);
+    },
+  });
+};
