@@ -25,7 +25,7 @@ const anyRegion: fc.Arbitrary<Region> = fc
     weight: fc.constantFrom(1, 1, 0.3, 5),
     feather: fc.constantFrom(0, 0, 0.2),
     bootstrap: fc.boolean(),
-    span: fc.constantFrom([0, 1], [0, 1], [0, 0.5], [0.3, 0.8]),
+    span: fc.constantFrom<[number, number][]>([0, 1], [0, 1], [0, 0.5], [0.3, 0.8]),
     guidanceScale: fc.constantFrom(undefined, 1, 6),
     seed: fc.constantFrom(undefined, 3),
   })
@@ -185,6 +185,32 @@ describe('MultiDiffusion', () => {
     );
   });
 
+  it('fuses the same whatever the order of the predictions, even where rounding would tell', async () => {
+    const everywhere = Array.from({ length: 3 }, (_, p) => region(p, full));
+    const job = await createJob(new AnalyticModel(), { background: conditioning(9), regions: everywhere, options: { ...small, bootstrapping: 0 } });
+    const predictions = [1e25, 1, -1e25].map((value, p) => ({
+      view: job.views[0],
+      prompt: p + 1,
+      latents: Tensor.float32(new Float32Array(480).fill(value), [1, 4, 10, 12]),
+    }));
+    assert.deepEqual(fuse(job, 0, [predictions[2], predictions[0], predictions[1]]).data, fuse(job, 0, predictions).data);
+    assert.throws(() => fuse(job, 0, []), /cell \(0, 0\) has none.*at least one prediction for every latent cell/);
+  });
+
+  it('lets a region act from its start to its end, and the background where it does not', async () => {
+    const spans = { early: [0, 0.5], late: [0.6, 1], brief: [0.99, 1], all: [0, 1] };
+    const regions = Object.entries(spans).map(([name, [start, end]], p) => region(p + 1, mask(10, 12, (_, x) => (x % 4 === p ? 1 : 0)), { name, start, end }));
+    const job = await createJob(new AnalyticModel(), { background: conditioning(9), regions, options: { ...small, steps: 10 } });
+    const acting = Array.from({ length: 10 }, (_, index) => weightsAt(job, index).masks.map((m) => (m.some((v) => v > 0) ? 1 : 0)).join(''));
+    assert.deepEqual(acting, [...Array(5).fill('11001'), '10001', ...Array(3).fill('10101'), '10111']);
+  });
+
+  it('starts from the noise at the level that the scheduler asks for', async () => {
+    const { noise, latents, scheduler } = await createJob(new AnalyticModel(), { background: conditioning(0), options: { ...small, scheduler: 'EulerDiscreteScheduler' } });
+    assert.ok(scheduler.initNoiseSigma > 2);
+    latents.data.forEach((value, i) => assert.equal(value, Math.fround(noise.data[i] * scheduler.initNoiseSigma)));
+  });
+
   it('makes every picture from its seed alone', async () => {
     const regions = [region(1, mask(8, 8, (_, x) => (x < 4 ? 1 : 0)))];
     const make = async (seed: number, more: Partial<Region> = {}) =>
@@ -291,6 +317,15 @@ describe('bootstrapping', () => {
     const plain = job.backgrounds[job.backgroundPicks[0][0]];
     const noised = job.scheduler.addNoise(plain, job.noise, 0).data;
     own.latents.data.forEach((value, i) => assert.equal(value, box.data[i % 120] ? job.latents.data[i] : noised[i]));
+  });
+
+  it('lets a soft region weigh nothing where its input is not the shared latents', async () => {
+    const ramp = mask(10, 12, (_, x) => x / 12);
+    const job = await createJob(new AnalyticModel(), { background: conditioning(0.2), regions: [region(1, ramp)], options: small });
+    const row = (index: number, prompt: number) => [...weightsAt(job, index).masks[prompt].slice(0, 12)].map((v) => Math.round(12 * v));
+    assert.deepEqual(row(0, 1), [0, 0, 0, 0, 0, 0, 6, 7, 8, 9, 10, 11]);
+    assert.deepEqual(row(0, 0), [12, 12, 12, 12, 12, 12, 6, 5, 4, 3, 2, 1]);
+    assert.deepEqual(row(3, 1), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
   });
 
   it('takes as many colours as bootstrapped evaluations, or white', async () => {
