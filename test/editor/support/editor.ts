@@ -53,10 +53,18 @@ export class Editor {
     await this.page.context().close();
   }
 
+  /** Removes everything from the workspace. */
+  async clear(): Promise<void> {
+    await this.page.evaluate(() => {
+      RED.nodes.clear();
+      RED.view.redraw(true, true);
+    });
+  }
+
   /** Replaces the flows with these and deploys them. */
   async load(flow: FlowNode[]): Promise<void> {
+    await this.clear();
     await this.page.evaluate((nodes) => {
-      RED.nodes.clear();
       RED.nodes.import(nodes);
       RED.workspaces.show(nodes.find((node) => node.type === 'tab')!.id);
       RED.view.redraw(true, true);
@@ -64,13 +72,33 @@ export class Editor {
     await this.deploy();
   }
 
+  /** Imports one of the package's examples as a user does, and shows it. */
+  async importExample(name: string): Promise<void> {
+    await this.page.evaluate(() => RED.actions.invoke('core:show-examples-import-dialog'));
+    const label = (text: string) => this.page.locator('#red-ui-clipboard-dialog .red-ui-treeList-label:visible', { hasText: text });
+    await label('node-red-contrib-multidiffusion').click();
+    await label(name).click();
+    await this.page.locator('#red-ui-clipboard-dialog-ok:not(:disabled)').click();
+    await this.page.waitForFunction(() => RED.nodes.getWorkspaceOrder().length > 0 && !document.querySelector('#red-ui-clipboard-dialog:popover-open, .ui-dialog:has(#red-ui-clipboard-dialog):not([style*="display: none"])'));
+    await this.page.evaluate(() => RED.workspaces.show(RED.nodes.getWorkspaceOrder().at(-1)));
+  }
+
   /** Deploys, and fails if the editor has something to say against it. */
   async deploy(): Promise<void> {
     await this.page.evaluate(() => RED.nodes.dirty(true));
     await this.page.click('#red-ui-header-button-deploy');
-    await this.page.waitForFunction(() => !RED.nodes.dirty() || document.querySelector('.red-ui-notification-warning, .red-ui-notification-error, #node-dialog-confirm-deploy-config'), undefined, { timeout: 30_000 });
-    const complaint = await this.page.evaluate(() => (RED.nodes.dirty() ? (document.querySelector('.red-ui-notification') as HTMLElement | null)?.innerText : undefined));
-    if (complaint !== undefined && complaint !== null) throw new Error(`The editor warned while deploying: ${complaint}`);
+    const complaint = this.page.locator('.red-ui-notification:not(.red-ui-notification-success):visible').first();
+    const deployed = this.page.waitForFunction(() => !RED.nodes.dirty(), undefined, { timeout: 30_000 });
+    await Promise.race([deployed, complaint.waitFor({ timeout: 30_000 })]);
+    deployed.catch(() => {});
+    if (await complaint.isVisible()) throw new Error(`The editor warned while deploying: ${await complaint.innerText()}`);
+  }
+
+  /** Closes whatever the editor asks or tells. */
+  async dismiss(): Promise<void> {
+    const button = this.page.locator('.red-ui-notification button:visible').first();
+    await button.click();
+    await button.waitFor({ state: 'detached' });
   }
 
   /** Opens a node's edit dialog. */

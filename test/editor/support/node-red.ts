@@ -32,7 +32,7 @@ export interface NodeRed {
 
 /** @param packageDir where the package to be tested lies */
 export async function startNodeRed(version: Version, packageDir = ROOT): Promise<NodeRed> {
-  if (!fs.existsSync(version.redJs)) throw new Error(`${version.name} is not installed (${version.redJs}): run npm install in test/node-red-5.`);
+  if (!fs.existsSync(version.redJs)) throw new Error(`${version.name} is not installed (${version.redJs}): npm run test:browser installs it.`);
   const userDir = fs.mkdtempSync(path.join(os.tmpdir(), 'multidiffusion-editor-'));
   fs.mkdirSync(path.join(userDir, 'node_modules'));
   fs.symlinkSync(packageDir, path.join(userDir, 'node_modules/node-red-contrib-multidiffusion'));
@@ -43,7 +43,8 @@ export async function startNodeRed(version: Version, packageDir = ROOT): Promise
     uiPort: port,
     credentialSecret: 'test',
     telemetry: { enabled: false, updateNotification: false },
-    editorTheme: { tours: false, projects: { enabled: false } },
+    externalModules: { autoInstall: false, palette: { allowInstall: false, allowUpload: false } },
+    editorTheme: { tours: false, projects: { enabled: false }, palette: { catalogues: [] } },
     logging: { console: { level: 'info', metrics: false, audit: false } },
   };
   const settingsFile = path.join(userDir, 'settings.js');

@@ -1,0 +1,372 @@
+/** The nodes in a real browser: npm run test:browser. */
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
+import type { Browser, Locator } from 'playwright-core';
+import { Editor, launchBrowser, type FlowNode } from './support/editor';
+import { ROOT, startNodeRed, VERSIONS, type NodeRed } from './support/node-red';
+
+const TYPES = ['text-encode', 'region-mask', 'multidiffusion-sampler', 'vae-decode', 'save-image'];
+const EXAMPLES = fs.readdirSync(path.join(ROOT, 'examples')).filter((file) => file.endsWith('.json'));
+
+/** Two regions on a wide canvas, with the bundled model, or the tests' own where that is missing. */
+function livingRoom(): FlowNode[] {
+  const pocket = fs.existsSync(path.join(ROOT, 'models/pocket/model_index.json'));
+  const model = pocket ? { checkpoint: 'pocket' } : { checkpoint: 'folder', folder: path.join(ROOT, 'test/fixtures/golden/checkpoints/tiny-sd2') };
+  const at = (x: number, y: number) => ({ z: 'tab', x, y });
+  return [
+    { id: 'tab', type: 'tab', label: 'Living room' },
+    { id: 'model', type: 'diffusion-model', name: '', folder: '', provider: 'cpu', deviceId: '', threads: 1, ...model },
+    { id: 'draw', type: 'inject', name: 'draw', props: [], repeat: '', once: false, ...at(120, 80), wires: [['room']] },
+    { id: 'room', type: 'text-encode', name: '', model: 'model', prompt: 'a living room', promptType: 'str', negativePrompt: '', negativePromptType: 'str', ...at(320, 80), wires: [['red']] },
+    { id: 'red', type: 'text-encode', name: '', model: 'model', prompt: 'a red sofa', promptType: 'str', negativePrompt: '', negativePromptType: 'str', ...at(320, 160), wires: [['sofa']] },
+    { id: 'sofa', type: 'region-mask', ...region('', [0.25, 0.5, 0.5, 0.4]), ...at(540, 160), wires: [['green']] },
+    { id: 'green', type: 'text-encode', name: '', model: 'model', prompt: 'a plant', promptType: 'str', negativePrompt: '', negativePromptType: 'str', ...at(320, 240), wires: [['plant']] },
+    { id: 'plant', type: 'region-mask', ...region('plant', [0.02, 0.4, 0.2, 0.5]), ...at(540, 240), wires: [['sampler']] },
+    {
+      id: 'sampler', type: 'multidiffusion-sampler', name: '', model: 'model', width: 192, height: 128, steps: 12, scheduler: 'checkpoint', guidanceScale: 5,
+      seedMode: 'fixed', seed: 7, bootstrapping: 0.2, bootstrappingUnit: 'fraction', bootstrappingBackground: 'random', fusion: 'average',
+      windowSize: '', windowOverlap: 0.5, ...at(320, 320), wires: [['decode'], [], []],
+    },
+    { id: 'decode', type: 'vae-decode', name: '', model: 'model', tileSize: '', ...at(540, 320), wires: [['save']] },
+    { id: 'save', type: 'save-image', name: '', folder: '', filename: 'picture', format: 'png', quality: 90, save: true, overwrite: true, dataUri: false, ...at(720, 320), wires: [['debug']] },
+    { id: 'debug', type: 'debug', name: 'file', active: true, tosidebar: true, console: false, complete: 'filename', targetType: 'msg', ...at(720, 400), wires: [] },
+  ];
+}
+
+function region(regionName: string, box: number[]): Record<string, unknown> {
+  return { name: '', regionName, shape: 'box', box, points: [], image: 'mask', imageType: 'msg', weight: 1, feather: 0, guidanceScale: '', seed: '', start: 0, end: 1, bootstrap: true };
+}
+
+interface RegionNode {
+  shape: string;
+  box: number[];
+  points: number[][];
+}
+
+/** The region canvas of the open dialog. */
+class Canvas {
+  readonly svg: Locator;
+  readonly shape: Locator;
+  constructor(private readonly editor: Editor) {
+    this.svg = editor.page.locator('.multidiffusion-canvas');
+    this.shape = this.svg.locator('.multidiffusion-region');
+  }
+
+  handle(name: string): Locator {
+    return this.svg.locator(`[data-handle="${name}"]`);
+  }
+
+  /** Presses the mouse at one place of the canvas and releases it at another; both as fractions. */
+  async drag(from: [number, number], to: [number, number]): Promise<void> {
+    const frame = (await this.svg.boundingBox())!;
+    const at = ([x, y]: [number, number]): [number, number] => [frame.x + x * frame.width, frame.y + y * frame.height];
+    const { mouse } = this.editor.page;
+    await mouse.move(...at(from));
+    await mouse.down();
+    await mouse.move(...at([(from[0] + to[0]) / 2, (from[1] + to[1]) / 2]));
+    await mouse.move(...at(to));
+    await mouse.up();
+  }
+
+  async fields(): Promise<number[]> {
+    const values = await this.editor.page.locator('.multidiffusion-numbers input[data-box]').evaluateAll((inputs) => inputs.map((input) => (input as HTMLInputElement).value));
+    return values.map((value) => Number(value) / 100);
+  }
+}
+
+/** Within a pixel of a canvas of some 400 pixels, and the percent fields' rounding. */
+function assertNear(actual: number[], expected: number[]): void {
+  assert.equal(actual.length, expected.length);
+  actual.forEach((value, i) => assert.ok(Math.abs(value - expected[i]) < 0.006, `${JSON.stringify(actual)} is not ${JSON.stringify(expected)}`));
+}
+
+for (const version of VERSIONS) {
+  const short = version.name.replace(/\W+/g, '-').toLowerCase();
+
+  describe(`the editor of ${version.name}`, function () {
+    this.timeout(120_000);
+    let nodeRed: NodeRed;
+    let browser: Browser;
+    let editor: Editor;
+
+    before(async () => {
+      nodeRed = await startNodeRed(version);
+      browser = await launchBrowser();
+      editor = await Editor.open(browser, nodeRed.url);
+    });
+    after(async () => {
+      await browser?.close();
+      await nodeRed?.stop();
+    });
+    afterEach(async function () {
+      if (this.currentTest?.state === 'failed') await editor?.screenshot(`${short}-failed`);
+      assert.deepEqual(editor?.errors.splice(0) ?? [], [], 'the page reports no errors');
+    });
+
+    it('shows all nodes in one category of the palette', async () => {
+      const category = editor.page.locator('#red-ui-palette-container-multidiffusion');
+      assert.equal(await category.locator('.red-ui-palette-header').innerText(), 'multidiffusion');
+      const shown = await category.locator('.red-ui-palette-node').evaluateAll((nodes) => nodes.map((node) => node.getAttribute('data-palette-type')));
+      assert.deepEqual(shown.sort(), [...TYPES].sort());
+      const icons = await editor.page.evaluate(() => fetch('icons').then((answer) => answer.json()) as Promise<Record<string, string[]>>);
+      for (const type of [...TYPES, 'diffusion-model']) assert.ok(icons['node-red-contrib-multidiffusion'].includes(`${type}.svg`), type);
+      await category.scrollIntoViewIfNeeded();
+      await editor.screenshot(`${short}-palette`);
+    });
+
+    it('explains every node', async () => {
+      for (const type of [...TYPES, 'diffusion-model']) {
+        const help = await editor.page.evaluate((name) => RED.nodes.getNodeHelp(name) as string, type);
+        assert.match(help, /^<p>[^<]+<\/p>/, `${type}: the first paragraph is the tooltip`);
+        assert.match(help, /<h3[^>]*>Details/, type);
+        if (type !== 'diffusion-model') assert.match(help, /<dl class="message-properties">/, `${type}: properties are a list`);
+      }
+    });
+
+    for (const example of EXAMPLES) {
+      it(`imports ${example} and deploys it without a warning`, async () => {
+        await editor.clear();
+        await editor.importExample(example.replace('.json', ''));
+        const invalid = await editor.page.evaluate(() => {
+          const found: string[] = [];
+          RED.nodes.eachNode((node: { valid?: boolean; type: string; validationErrors?: string[] }) => node.valid === false && found.push(`${node.type}: ${node.validationErrors?.join(', ')}`));
+          RED.nodes.eachConfig((node: { valid?: boolean; type: string }) => node.valid === false && found.push(node.type));
+          return found;
+        });
+        assert.deepEqual(invalid, []);
+        await editor.deploy();
+        await editor.screenshot(`${short}-${example.replace('.json', '')}`);
+      });
+    }
+
+    describe('edit dialogs', () => {
+      before(() => editor.load(livingRoom()));
+
+      for (const id of ['room', 'sofa', 'sampler', 'decode', 'save', 'model']) {
+        it(`opens that of ${livingRoom().find((node) => node.id === id)!.type}, with every text in place`, async () => {
+          const before = await editor.node(id);
+          const form = await editor.edit(id);
+          await form.locator('details').evaluateAll((sections) => sections.forEach((section) => ((section as HTMLDetailsElement).open = true)));
+          await assertTranslated(form);
+          assert.equal(await form.locator('.input-error').count(), 0);
+          await editor.screenshot(`${short}-dialog-${String(before.type)}`);
+          await editor.done();
+          assert.deepEqual(await editor.node(id), before, 'nothing changes by looking');
+        });
+      }
+
+      it('says what is wrong with a value, and takes it when it is right', async () => {
+        const form = await editor.edit('sampler');
+        await form.locator('#node-input-width').fill('wide');
+        await form.locator('#node-input-width').blur();
+        await form.locator('#node-input-width.input-error').waitFor();
+        await form.locator('#node-input-width').hover();
+        await editor.page.getByText('Width: wide is not a whole number from 16 to 16384.').waitFor();
+        await form.locator('[data-summary=bootstrapping] summary').click();
+        await form.locator('#node-input-bootstrapping').fill('3');
+        await form.locator('#node-input-bootstrapping').blur();
+        await form.locator('#node-input-bootstrapping.input-error').waitFor();
+        await form.locator('#node-input-bootstrappingUnit').selectOption('steps');
+        await form.locator('#node-input-bootstrapping').dispatchEvent('change');
+        await form.locator('#node-input-bootstrapping.input-error').waitFor({ state: 'detached' });
+        await form.locator('[data-summary=bootstrapping] summary').click();
+        assert.equal(await form.locator('[data-summary=bootstrapping] .multidiffusion-summary').innerText(), 'first 3 steps');
+        await editor.screenshot(`${short}-invalid`);
+        await editor.done();
+        assert.equal(await editor.page.evaluate(() => RED.nodes.node('sampler').valid as boolean), false);
+        await assert.rejects(editor.deploy(), /not properly configured/);
+        await editor.dismiss();
+        await editor.load(livingRoom());
+      });
+    });
+
+    describe('region canvas', () => {
+      beforeEach(() => editor.load(livingRoom()));
+
+      it('has the sampler\'s proportions, the prompt as label, and the other regions faintly', async () => {
+        await editor.edit('sofa');
+        const canvas = new Canvas(editor);
+        const frame = (await canvas.svg.boundingBox())!;
+        assert.ok(Math.abs(frame.width / frame.height - 1.5) < 0.02);
+        assert.equal(await canvas.svg.locator('.multidiffusion-caption').textContent(), 'a red sofa');
+        assert.deepEqual(await canvas.svg.locator('.multidiffusion-other-caption').allTextContents(), ['plant']);
+        await editor.screenshot(`${short}-region`);
+        await editor.cancel();
+      });
+
+      it('draws, moves and resizes by mouse, and saves the box', async () => {
+        await editor.edit('sofa');
+        const canvas = new Canvas(editor);
+        await canvas.drag([0.6, 0.05], [0.9, 0.35]);
+        assertNear(await canvas.fields(), [0.6, 0.05, 0.3, 0.3]);
+        await canvas.drag([0.75, 0.2], [0.5, 0.5]);
+        assertNear(await canvas.fields(), [0.35, 0.35, 0.3, 0.3]);
+        await canvas.drag([0.65, 0.65], [0.8, 0.9]);
+        assertNear(await canvas.fields(), [0.35, 0.35, 0.45, 0.55]);
+        await canvas.drag([0.575, 0.6], [1.5, 0.6]);
+        assertNear(await canvas.fields(), [0.55, 0.35, 0.45, 0.55]);
+        await editor.done();
+        const { box } = await editor.node<RegionNode>('sofa');
+        assertNear(box, [0.55, 0.35, 0.45, 0.55]);
+        assert.ok(await editor.page.evaluate(() => RED.nodes.node('sofa').changed as boolean), 'the node is marked as changed');
+        await editor.deploy();
+      });
+
+      it('moves and resizes by keyboard', async () => {
+        await editor.edit('sofa');
+        const canvas = new Canvas(editor);
+        const { keyboard } = editor.page;
+        await canvas.shape.focus();
+        for (const key of ['ArrowRight', 'ArrowRight', 'ArrowUp', 'Shift+ArrowLeft', 'Shift+ArrowDown', 'Alt+ArrowRight']) await keyboard.press(key);
+        assertNear(await canvas.fields(), [0.271, 0.49, 0.49, 0.41]);
+        await keyboard.press('Tab');
+        assert.equal(await editor.page.evaluate(() => (document.activeElement as SVGElement | null)?.dataset.handle), 'nw');
+        await keyboard.press('ArrowLeft');
+        await keyboard.press('Delete');
+        assertNear(await canvas.fields(), [0.261, 0.49, 0.5, 0.41]);
+        await editor.done();
+        assertNear((await editor.node<RegionNode>('sofa')).box, [0.261, 0.49, 0.5, 0.41]);
+      });
+
+      it('takes numbers, snaps to cells, and forgets all on cancel', async () => {
+        await editor.edit('sofa');
+        const canvas = new Canvas(editor);
+        const x = editor.page.locator('input[data-box="0"]');
+        await x.fill('10');
+        await x.blur();
+        assertNear(await canvas.fields(), [0.1, 0.5, 0.5, 0.4]);
+        await editor.page.locator('#multidiffusion-snap').check();
+        await canvas.drag([0.03, 0.03], [0.31, 0.31]);
+        const { cell, width, height } = await editor.page.evaluate(() => RED.nodes.node('sofa').regionCanvas.options as { cell: number; width: number; height: number });
+        (await canvas.fields()).forEach((value, i) => {
+          const cells = (value * (i % 2 === 0 ? width : height)) / cell;
+          assert.ok(Math.abs(cells - Math.round(cells)) < 0.06, `${value} is ${cells} cells`);
+        });
+        await editor.cancel();
+        assert.deepEqual((await editor.node<RegionNode>('sofa')).box, [0.25, 0.5, 0.5, 0.4]);
+      });
+
+      it('takes back a drag by Escape, and keeps the dialog open', async () => {
+        await editor.edit('sofa');
+        const canvas = new Canvas(editor);
+        const frame = (await canvas.svg.boundingBox())!;
+        await editor.page.mouse.move(frame.x + frame.width / 2, frame.y + frame.height * 0.7);
+        await editor.page.mouse.down();
+        await editor.page.mouse.move(frame.x + 40, frame.y + 40);
+        await editor.page.keyboard.press('Escape');
+        await editor.page.mouse.up();
+        assertNear(await canvas.fields(), [0.25, 0.5, 0.5, 0.4]);
+        assert.ok(await canvas.svg.isVisible());
+        await editor.cancel();
+      });
+
+      it('makes an ellipse and a polygon of the box, adds and removes points', async () => {
+        await editor.edit('sofa');
+        const canvas = new Canvas(editor);
+        await editor.page.locator('[data-shape=ellipse]').click();
+        assert.match((await canvas.shape.getAttribute('d'))!, /a/);
+        await editor.page.locator('[data-shape=box]').click();
+        await editor.page.locator('[data-shape=polygon]').click();
+        assert.equal(await canvas.svg.locator('.multidiffusion-handle').count(), 4);
+        await canvas.drag([0.5, 0.2], [0.5, 0.1]);
+        assert.equal(await canvas.svg.locator('.multidiffusion-handle').count(), 5);
+        await editor.screenshot(`${short}-polygon`);
+        await canvas.handle('3').focus();
+        await editor.page.keyboard.press('Delete');
+        assert.equal(await canvas.svg.locator('.multidiffusion-handle').count(), 4);
+        await editor.done();
+        const { shape, points } = await editor.node<RegionNode>('sofa');
+        assert.equal(shape, 'polygon');
+        assert.deepEqual([points[0], points[2], points[3]], [[0.25, 0.5], [0.75, 0.5], [0.25, 0.9]]);
+        assertNear(points[1], [0.5, 0.1]);
+        await editor.deploy();
+      });
+
+      it('has no canvas where there is nothing to draw', async () => {
+        await editor.edit('sofa');
+        const canvas = new Canvas(editor);
+        await editor.page.locator('[data-shape=rest]').click();
+        await canvas.svg.waitFor({ state: 'hidden' });
+        await editor.page.locator('[data-shape=image]').click();
+        await editor.page.locator('.red-ui-typedInput-container').waitFor();
+        await editor.done();
+        assert.equal((await editor.node<RegionNode>('sofa')).shape, 'image');
+      });
+    });
+
+    it('makes a picture when the button is pressed, and shows progress', async () => {
+      await editor.load(livingRoom());
+      await editor.page.evaluate(() => {
+        const statuses: string[] = [];
+        Object.assign(window, { statuses });
+        RED.comms.subscribe('status/sampler', (_topic: string, status: { text?: string }) => statuses.push(status.text ?? ''));
+        RED.sidebar.show('debug');
+      });
+      await editor.page.locator('[id="draw"] .red-ui-flow-node-button-button').click();
+      const file = editor.page.locator('.red-ui-debug-msg-payload').first();
+      await file.waitFor({ timeout: 60_000 });
+      assert.match(await file.innerText(), /picture\.png/);
+      const picture = fs.readFileSync(path.join(nodeRed.userDir, 'multidiffusion/images/picture.png'));
+      assert.equal(picture.subarray(1, 4).toString(), 'PNG');
+      await editor.page.locator('[id="sampler"] .red-ui-flow-node-status-label').getByText('done').waitFor();
+      const statuses = await editor.page.evaluate(() => (window as unknown as { statuses: string[] }).statuses);
+      assert.ok(statuses.some((text) => /^\d+\/\d+ · [\d.]+\/s$/.test(text)), statuses.join(' | '));
+      await editor.screenshot(`${short}-picture`);
+    });
+
+    it('speaks Spanish', async () => {
+      const spanish = await Editor.open(browser, nodeRed.url, { language: 'es-ES' });
+      await spanish.page.locator('[id="sampler"]').waitFor();
+      const form = await spanish.edit('sampler');
+      assert.match(await form.innerText(), /Semilla/);
+      await assertTranslated(form);
+      await spanish.screenshot(`${short}-es-sampler`);
+      await spanish.cancel();
+      const region = await spanish.edit('sofa');
+      assert.match(await region.innerText(), /polígono/);
+      await assertTranslated(region);
+      await spanish.screenshot(`${short}-es-region`);
+      assert.deepEqual(spanish.errors, []);
+      await spanish.close();
+    });
+
+    if (version.name === 'Node-RED 5') {
+      it('fits the dark theme', async () => {
+        const dark = await Editor.open(browser, nodeRed.url, { dark: true });
+        await dark.page.locator('[id="sampler"]').waitFor();
+        await dark.screenshot(`${short}-dark-flow`);
+        for (const id of ['sofa', 'sampler']) {
+          const form = await dark.edit(id);
+          const surfaces = await form.locator('.multidiffusion-canvas, input[type=text], select').evaluateAll((elements) =>
+            elements.filter((element) => element.checkVisibility()).map((element) => [element.id || element.getAttribute('class'), getComputedStyle(element).backgroundColor]),
+          );
+          assert.ok(surfaces.length > 2);
+          for (const [name, colour] of surfaces) {
+            const [red, green, blue, alpha = 1] = colour!.match(/[\d.]+/g)!.map(Number);
+            assert.ok(alpha === 0 || red + green + blue < 240, `${name} is ${colour}`);
+          }
+          await dark.screenshot(`${short}-dark-${id}`);
+          await dark.cancel();
+        }
+        assert.deepEqual(dark.errors, []);
+        await dark.close();
+      });
+    }
+  });
+}
+
+/** No key stands where its text should. */
+async function assertTranslated(form: Locator): Promise<void> {
+  const texts = await form.evaluate((element) => [
+    (element as HTMLElement).innerText,
+    ...Array.from(element.querySelectorAll('[placeholder], [aria-label], option')).map((child) => child.getAttribute('placeholder') ?? child.getAttribute('aria-label') ?? child.textContent ?? ''),
+  ]);
+  for (const text of texts) {
+    assert.doesNotMatch(text, /\b(label|placeholder|section|summary|hint|canvas|shape|scheduler|provider|checkpoint|type)\.[a-z]\w*|__\w+__|\bundefined\b/i);
+  }
+}
+
+/** The editor's own object, inside the page. */
+// eslint-disable-next-line @typescript-eslint/no-explicit-any
+declare const RED: any;
