@@ -5,6 +5,8 @@ export * from './options';
 export * from './model';
 export * from './jobs';
 export * from './multidiffusion/types';
+export { addressedNoise, torchNoise } from './noise';
+export { createScheduler, withScheduler } from './schedulers';
 export type { Scheduler, SchedulerConfig, PredictionType, StepNoise } from './schedulers/scheduler';
 export { Checkpoint, openCheckpoint } from './checkpoint/checkpoint';
 export type { CheckpointOptions, DecodeOptions, EncodedPrompt, ProcessState, ProcessStatus } from './checkpoint/checkpoint';

@@ -7,7 +7,7 @@ import type { ModelFacts } from '../model';
 import type { CheckpointLayout, OnnxModel } from './layout';
 
 /** Stable Diffusion 1 and 2. */
-const DEFAULTS = { latentChannels: 4, latentFactor: 8, scalingFactor: 0.18215, maxTokens: 77, latentSize: 64, latentSizeV: 96 };
+const DEFAULTS = { latentChannels: 4, latentFactor: 8, scalingFactor: 0.18215, maxTokens: 77, latentSize: 64, latentSizeV: 96, latentMultiple: 8 };
 
 export interface VaeFacts {
   latentFactor: number;
@@ -25,8 +25,9 @@ export function readVaeFacts(layout: CheckpointLayout): VaeFacts {
     }
   }
   const blocks = config.block_out_channels;
+  const halvings = Array.isArray(blocks) && blocks.length > 0 ? blocks.length - 1 : layout.vaeEncoder?.halvings;
   return {
-    latentFactor: Array.isArray(blocks) && blocks.length > 0 ? 2 ** (blocks.length - 1) : DEFAULTS.latentFactor,
+    latentFactor: halvings && halvings < 8 ? 2 ** halvings : DEFAULTS.latentFactor,
     scalingFactor: positive(config.scaling_factor) ?? DEFAULTS.scalingFactor,
     shiftFactor: typeof config.shift_factor === 'number' ? config.shift_factor : 0,
   };
@@ -55,6 +56,7 @@ export function readFacts(layout: CheckpointLayout, provider: string): ModelFact
     latentFactor,
     scalingFactor,
     nativeSize: nativeLatentSize(layout, fixed(sample?.shape[2])) * latentFactor,
+    sizeMultiple: latentMultiple(layout) * latentFactor,
     schedulerConfig: layout.schedulerConfig,
     guidanceEmbedded: unet.inputs.some((input) => input.name === 'timestep_cond'),
     maxTokens: maxTokens(layout),
@@ -62,6 +64,13 @@ export function readFacts(layout: CheckpointLayout, provider: string): ModelFact
     canEncodeImages: layout.vaeEncoder !== undefined,
     provider,
   };
+}
+
+/** Latent cells per side that the UNet can halve as often as it does. */
+function latentMultiple({ unet }: CheckpointLayout): number {
+  const levels = unet.config.block_out_channels;
+  const halvings = Array.isArray(levels) && levels.length > 0 ? levels.length - 1 : unet.halvings;
+  return halvings > 0 && halvings < 8 ? 2 ** halvings : DEFAULTS.latentMultiple;
 }
 
 function nativeLatentSize(layout: CheckpointLayout, fixedSize: number | undefined): number {

@@ -17,6 +17,8 @@ export interface OnnxHeader {
   outputs: ValueInfo[];
   /** Files with weights, relative to the model's folder, and the bytes that each must have at least. */
   externalData: Map<string, number>;
+  /** Convolutions that halve height and width: a UNet has one per level below the first. */
+  halvings: number;
 }
 
 /** The file is no complete ONNX model; the message says in a few words what is wrong. */
@@ -29,6 +31,7 @@ const ELEMENT_TYPES: Record<number, string> = {
 
 // Field numbers of onnx.proto3.
 const MODEL_GRAPH = 7;
+const GRAPH_NODE = 1;
 const GRAPH_INITIALIZER = 5;
 const GRAPH_INPUT = 11;
 const GRAPH_OUTPUT = 12;
@@ -43,7 +46,7 @@ export async function readOnnxHeader(path: string): Promise<OnnxHeader> {
   try {
     const { size } = await file.stat();
     const reader = new ProtoReader(file, size);
-    const header: OnnxHeader = { inputs: [], outputs: [], externalData: new Map() };
+    const header: OnnxHeader = { inputs: [], outputs: [], externalData: new Map(), halvings: 0 };
     const initializers = new Set<string>();
     let hasGraph = false;
     await reader.message(size, async (field, length) => {
@@ -52,6 +55,7 @@ export async function readOnnxHeader(path: string): Promise<OnnxHeader> {
       await reader.message(reader.position + length, async (graphField, graphLength) => {
         if (graphLength === undefined) return;
         const end = reader.position + graphLength;
+        if (graphField === GRAPH_NODE && (await isHalvingConvolution(reader, end))) header.halvings++;
         if (graphField === GRAPH_INPUT) header.inputs.push(await readValueInfo(reader, end));
         if (graphField === GRAPH_OUTPUT) header.outputs.push(await readValueInfo(reader, end));
         if (graphField === GRAPH_INITIALIZER) await readInitializer(reader, end, initializers, header.externalData);
@@ -64,6 +68,24 @@ export async function readOnnxHeader(path: string): Promise<OnnxHeader> {
   } finally {
     await file.close();
   }
+}
+
+async function isHalvingConvolution(reader: ProtoReader, end: number): Promise<boolean> {
+  let operator = '';
+  let strides: number[] = [];
+  await reader.message(end, async (field, length) => {
+    if (field === 4) operator = await reader.text(length);
+    // Attributes come after the operator's name.
+    if (field !== 5 || length === undefined || operator !== 'Conv') return;
+    let name = '';
+    const numbers: number[] = [];
+    await reader.message(reader.position + length, async (part, partLength, number) => {
+      if (part === 1) name = await reader.text(partLength);
+      if (part === 8 && number !== undefined) numbers.push(number);
+    });
+    if (name === 'strides') strides = numbers;
+  });
+  return strides.length === 2 && strides.every((stride) => stride === 2);
 }
 
 async function readValueInfo(reader: ProtoReader, end: number): Promise<ValueInfo> {

@@ -36,7 +36,14 @@ function cpu(description: string, threads: number): ChosenProvider {
 }
 
 function threadOptions(threads: number): InferenceSession.SessionOptions {
-  return { intraOpNumThreads: threads, interOpNumThreads: 1, logSeverityLevel: 3 };
+  return {
+    intraOpNumThreads: threads,
+    interOpNumThreads: 1,
+    logSeverityLevel: 3,
+    // Threads that wait for work sleep instead of spinning: spinning takes the cores from Node-RED, and
+    // where others work too it even makes inference several times slower.
+    extra: { session: { intra_op: { allow_spinning: '0' } } },
+  };
 }
 
 /** CUDA's part of ONNX Runtime is fetched separately; without its files there is nothing to try. */
