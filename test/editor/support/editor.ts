@@ -87,7 +87,7 @@ export class Editor {
   async deploy(): Promise<void> {
     await this.page.evaluate(() => RED.nodes.dirty(true));
     await this.page.click('#red-ui-header-button-deploy');
-    const complaint = this.page.locator('.red-ui-notification:not(.red-ui-notification-success):visible').first();
+    const complaint = this.page.locator('.red-ui-notification:is(.red-ui-notification-warning, .red-ui-notification-error, :has(button)):visible').first();
     const deployed = this.page.waitForFunction(() => !RED.nodes.dirty(), undefined, { timeout: 30_000 });
     await Promise.race([deployed, complaint.waitFor({ timeout: 30_000 })]);
     deployed.catch(() => {});
