@@ -2,8 +2,8 @@
 import type { Node, NodeAPI, NodeDef } from 'node-red';
 import { InvalidInputError, MissingInputError } from '../engine/errors';
 import type { Conditioning } from '../engine/multidiffusion/types';
-import { isObject, own, pick, type Message } from './kit/message';
-import { addMasks, draftRegion, readOutline, readRegions, type Outline } from './kit/regions';
+import { isObject, own, type Message } from './kit/message';
+import { addMasks, draftRegion, readOutline, readRegions } from './kit/regions';
 import { readSettings } from './kit/settings';
 import { handleMessages, isCancellation, type Task } from './kit/tasks';
 
@@ -32,7 +32,8 @@ export = function (RED: NodeAPI): void {
         if (!isObject(said)) throw new InvalidInputError('region', said, 'an object {box, weight, …}');
         const name = own(said, 'name') ?? (config.regionName || config.name || `region ${regions.length + 1}`);
         if (typeof name !== 'string' || name.length > 200) throw new InvalidInputError('region.name', name, 'text of up to 200 characters');
-        const shape = readOutline(said, 'region') ?? readOutline(pick(msg, ['box']), 'msg') ?? configuredOutline(config, msg, RED);
+        const shape = readOutline(said, 'region') ?? readOutline(configured(config, msg, RED), 'region');
+        if (!shape) throw new MissingInputError(`region.${config.shape ?? 'box'}`, 'Draw it in the region-mask node, or send it as msg.box or msg.region.');
         regions.push(draftRegion(name, conditioning as unknown as Conditioning, shape, said, config));
       } else if (regions.every((region) => region.mask)) {
         throw new MissingInputError('conditioning', 'Encode the prompt of this region with a text-encode node first.');
@@ -45,22 +46,9 @@ export = function (RED: NodeAPI): void {
   });
 };
 
-function configuredOutline(config: RegionMaskDef, msg: Message, RED: NodeAPI): Outline {
-  const outline = (): Record<string, unknown> => {
-    switch (config.shape ?? 'box') {
-      case 'polygon':
-        return { polygon: config.points };
-      case 'ellipse':
-        return { ellipse: config.box };
-      case 'image':
-        return { image: config.imageType === 'msg' ? RED.util.getMessageProperty(msg, config.image ?? '') as unknown : config.image };
-      case 'rest':
-        return { rest: true };
-      default:
-        return { box: config.box };
-    }
-  };
-  const read = readOutline(outline(), 'region');
-  if (!read) throw new MissingInputError(`region.${config.shape ?? 'box'}`, 'Draw it in the region-mask node, or send it as msg.box or msg.region.');
-  return read;
+/** The node's outline; msg.box moves its box or ellipse, and a mask image may be in the message. */
+function configured({ shape = 'box', box, points, image, imageType }: RegionMaskDef, msg: Message, RED: NodeAPI): Record<string, unknown> {
+  const moved = own(msg, 'box');
+  if (moved !== undefined) return { shape: shape === 'ellipse' ? shape : 'box', box: moved };
+  return { shape, box, points, image: shape === 'image' && imageType === 'msg' ? (RED.util.getMessageProperty(msg, image || 'mask') as unknown) : image };
 }

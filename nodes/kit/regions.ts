@@ -16,23 +16,40 @@ export type Outline = Shape | { image: string | Buffer };
 /** A region that may still lack its mask. */
 export type Draft = Omit<Region, 'mask' | 'shape'> & { mask?: Tensor; shape?: Outline };
 
-const SHAPES = ['box', 'ellipse', 'polygon', 'rest'];
+const SHAPES = ['box', 'ellipse', 'polygon', 'image', 'rest'] as const;
 
 /**
- * The outline that an object names by box, ellipse, polygon, image or rest.
+ * The outline that an object names: by one of box, ellipse, polygon, image and rest; or as region-mask
+ * nodes are configured, by `shape` with box, points or image.
  * @returns undefined when it names none
  * @throws InvalidInputError when it names several or a malformed one
  */
-export function readOutline(source: Record<string, unknown>, name: string): Outline | undefined {
-  const image = own(source, 'image');
-  const shapes = pick(source, SHAPES);
-  for (const [kind, value] of Object.entries(shapes)) shapes[kind] = numbers(value);
-  if (image === undefined || image === null || image === '') return findShape(shapes, name);
-  if (Object.keys(shapes).length > 0) throw new InvalidInputError(name, `image and ${Object.keys(shapes).join(', ')}`, 'only one outline');
+export function readOutline(source: unknown, name: string): Outline | undefined {
+  const named = own(source, 'shape');
+  const outlines = named === undefined ? pick(source, SHAPES) : ofShape(named, source, name);
+  const { image } = outlines;
+  if (image === undefined || image === null || image === '') return findShape(mapValues(outlines, numbers), name);
+  if (Object.keys(outlines).length > 1) throw new InvalidInputError(name, Object.keys(outlines).join(' and '), 'only one outline');
   if (typeof image !== 'string' && !Buffer.isBuffer(image)) {
     throw new InvalidInputError(`${name}.image`, image, 'a Buffer, a data URI or the name of a file in the mask directory');
   }
   return { image };
+}
+
+function ofShape(shape: unknown, source: unknown, name: string): Record<string, unknown> {
+  switch (shape) {
+    case 'box':
+    case 'ellipse':
+      return { [shape]: own(source, 'box') };
+    case 'polygon':
+      return { polygon: own(source, 'points') };
+    case 'image':
+      return { image: own(source, 'image') };
+    case 'rest':
+      return { rest: true };
+    default:
+      throw new InvalidInputError(`${name}.shape`, shape, `one of ${SHAPES.join(', ')}`);
+  }
 }
 
 /** The region of a conditioning, its options taken from the first source that has them. */
@@ -100,6 +117,10 @@ async function readMask(image: string | Buffer, settings: Settings): Promise<Ten
     if (cause instanceof MultiDiffusionError) throw cause;
     throw new MultiDiffusionError('FILE', `The mask image ${image} can't be read.`, { cause });
   }
+}
+
+function mapValues(values: Record<string, unknown>, change: (value: unknown) => unknown): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, change(value)]));
 }
 
 /** Numbers in arrays may come as text, as in an HTTP query. */
