@@ -1,4 +1,5 @@
 // @ts-check
+/* global module */
 /**
  * The canvas in region-mask's dialog: a box, an ellipse or a polygon is drawn, moved and resized on it with
  * pointer and keyboard. All coordinates are shares of the canvas. It works on its own copy and listens only on

@@ -1,4 +1,5 @@
 // @ts-check
+/* global module */
 /**
  * What surrounds a region on the workspace, found by walking the wires: the sampler it ends in (whose canvas it
  * is drawn on), the other regions of that picture, and the prompt that fills this one.

@@ -366,7 +366,3 @@ async function assertTranslated(form: Locator): Promise<void> {
     assert.doesNotMatch(text, /\b(label|placeholder|section|summary|hint|canvas|shape|scheduler|provider|checkpoint|type)\.[a-z]\w*|__\w+__|\bundefined\b/i);
   }
 }
-
-/** The editor's own object, inside the page. */
-// eslint-disable-next-line @typescript-eslint/no-explicit-any
-declare const RED: any;

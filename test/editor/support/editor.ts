@@ -19,10 +19,6 @@ export async function launchBrowser(): Promise<Browser> {
 
 export type FlowNode = Record<string, unknown> & { id: string; type: string };
 
-/** The editor's own object, inside the page. */
-// eslint-disable-next-line @typescript-eslint/no-explicit-any
-declare const RED: any;
-
 export class Editor {
   /** Errors that the page has logged or thrown. */
   readonly errors: string[] = [];
@@ -131,6 +127,7 @@ export class Editor {
 
   async screenshot(name: string): Promise<void> {
     fs.mkdirSync(OUTPUT, { recursive: true });
-    await this.page.screenshot({ path: path.join(OUTPUT, `${name}.png`) });
+    const style = '.red-ui-notification-success, .red-ui-notification:not([class*=" "]) { display: none !important }';
+    await this.page.screenshot({ path: path.join(OUTPUT, `${name}.png`), style });
   }
 }
