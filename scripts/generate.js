@@ -9,7 +9,7 @@ const { startNodeRed } = require('./lib/headless');
 const USAGE = `Usage: npm run generate -- FLOW.json [--set key=value …] [--out DIR] [--timeout SECONDS]
 
   --set key=value   a property of the message that starts the flow (prompt, seed, steps, width, payload …),
-                    or of a node, by its name or type: --set "red sofa.prompt=a blue sofa"
+                    or of a node, by its name or type: --set "sofa.box=[0.1,0.5,0.4,0.4]"
   --out DIR         where the picture is written (default: the current folder)
   --timeout SECONDS how long to wait (default: 600)`;
 

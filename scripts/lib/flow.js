@@ -82,7 +82,7 @@ function parseSetting(text) {
 
 /**
  * Splits settings into changes of nodes and properties of the message. A key that begins with a node's
- * name, id or type ("red sofa.prompt") is that node's configuration; any other is a message property.
+ * name, region name, id or type ("sofa.box") is that node's configuration; any other is a message property.
  * @param {FlowNode[]} flow
  * @param {Record<string, unknown>} settings
  * @returns {{ flow: FlowNode[], message: Record<string, unknown> }} a changed copy of the flow, and what is left
@@ -95,7 +95,7 @@ function applySettings(flow, settings) {
     const at = key.lastIndexOf('.');
     const owner = key.slice(0, Math.max(at, 0));
     const property = key.slice(at + 1);
-    const nodes = owner ? changed.filter(({ name, id, type }) => [name, id, type].includes(owner)) : [];
+    const nodes = owner ? changed.filter(({ name, regionName, id, type }) => [name, regionName, id, type].includes(owner)) : [];
     for (const node of nodes) {
       if (!(property in node)) throw new Error(`--set ${key}: the node "${owner}" has no property ${property}.`);
       node[property] = value;

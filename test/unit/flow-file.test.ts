@@ -32,6 +32,7 @@ describe('flow files', () => {
     assert.deepEqual(changed.message, { seed: 7, 'generation.note': 'x' });
     assert.equal(flow[3].prompt, 'a red sofa');
     assert.equal(applySettings(flow, { 'text-encode.prompt': 'x' }).flow[3].prompt, 'x');
+    assert.equal(applySettings([{ id: 'r', type: 'region-mask', regionName: 'sofa', weight: 1 }], { 'sofa.weight': 2 }).flow[0].weight, 2);
     assert.equal(applySettings(flow, { 'd.prompt': 'y' }).flow[3].prompt, 'y');
     assert.throws(() => applySettings(flow, { 'red sofa.promt': 'x' }), /has no property promt/);
   });
