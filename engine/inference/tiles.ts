@@ -10,6 +10,11 @@ export function spreadTiles(length: number, tile: number, overlap: number): numb
   return Array.from({ length: count }, (_, i) => Math.round((i * (length - tile)) / (count - 1)));
 }
 
+/** From 0 to 1 over an overlap. The outer quarter, where a tile lacks its surroundings, counts for nothing. */
+function ramp(share: number): number {
+  return Math.min(1, Math.max(0, 2 * share - 0.5));
+}
+
 /**
  * For each tile the weight of each of its pixels along one side: a ramp where it overlaps a neighbour.
  * At every pixel the weights of all tiles sum to 1, so that tiles that agree give exactly what they agree on.
@@ -20,7 +25,7 @@ export function tileWeights(starts: number[], size: number, length: number): Flo
     const left = i > 0 ? starts[i - 1] + size - start : 0;
     const right = i + 1 < starts.length ? start + size - starts[i + 1] : 0;
     return Float32Array.from({ length: size }, (_, x) =>
-      Math.min(1, left > 0 ? (x + 0.5) / left : 1, right > 0 ? (size - x - 0.5) / right : 1),
+      Math.min(left > 0 ? ramp((x + 0.5) / left) : 1, right > 0 ? ramp((size - x - 0.5) / right) : 1),
     );
   });
   const sums = new Float32Array(length);
