@@ -1,0 +1,350 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import path from 'node:path';
+import fc from 'fast-check';
+import { openCheckpoint, Tensor, torchNoise, type Checkpoint, type ProcessStatus } from '../../dist/engine';
+import { isOutOfMemory, largestCpuBatch, nextBatch, runInBatches, type BatchRules } from '../../dist/engine/inference/batching';
+import { floatToHalf, halfToFloat } from '../../dist/engine/inference/float16';
+import { probeModel } from '../../dist/engine/inference/probe-model';
+import { chooseProvider } from '../../dist/engine/inference/providers';
+import { feed, toFloat32, toWire } from '../../dist/engine/inference/sessions';
+import { spreadTiles, tileWeights } from '../../dist/engine/inference/tiles';
+import { guidanceEmbedding } from '../../dist/engine/inference/timestep-cond';
+import { checkpointFolder, difference, goldenResult, isAlive, until } from './support/checkpoints';
+
+const folder = checkpointFolder('tiny-sd2');
+
+describe('inference process', function () {
+  this.timeout(20_000);
+  let checkpoint: Checkpoint;
+  let statuses: ProcessStatus[];
+  let embeddings: Tensor;
+
+  beforeEach(async () => {
+    statuses = [];
+    checkpoint = await openCheckpoint(folder, { provider: 'cpu', threads: 1, onStatus: (status) => statuses.push(status) });
+    [{ embeddings }] = await checkpoint.encodePrompts(['a sofa']);
+  });
+  afterEach(() => checkpoint.close());
+
+  const large = torchNoise(1, [1, 4, 40, 40]);
+  /** Long enough to be interrupted: many large rows. */
+  const longPredict = (signal?: AbortSignal) =>
+    checkpoint.predict(Array.from({ length: 40 }, () => ({ latents: large, embeddings })), 500, { signal });
+  const shortPredict = async () => (await checkpoint.predict([{ latents: torchNoise(1, [1, 4, 8, 8]), embeddings }], 500))[0];
+  const kill = (pid = checkpoint.pid as number): boolean => process.kill(pid, 'SIGKILL');
+  const nextProcess = (old: number) => until(() => checkpoint.pid !== undefined && checkpoint.pid !== old && checkpoint.status.state === 'ready', 'a new process');
+
+  it('killed once: the interrupted request is repeated, and nobody notices', async () => {
+    const expected = await shortPredict();
+    const long = longPredict();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    kill();
+    assert.equal((await long).length, 40);
+    assert.deepEqual((await shortPredict()).data, expected.data);
+    assert.ok(statuses.some(({ state }) => state === 'restarting'));
+  });
+
+  it('killed twice: the request fails with a code and what to expect, and the next one works', async () => {
+    const long = longPredict();
+    const first = checkpoint.pid as number;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    kill();
+    await nextProcess(first);
+    kill();
+    await assert.rejects(long, { code: 'PROCESS_DIED', message: /ended twice.*SIGKILL.*The next request starts it again/s });
+    assert.equal(checkpoint.status.state, 'failed');
+    assert.deepEqual((await shortPredict()).dims, [1, 4, 8, 8]);
+    assert.equal(checkpoint.status.state, 'ready');
+  });
+
+  it('killed at random under load: every request ends once', async () => {
+    let settled = 0;
+    const requests = Array.from({ length: 60 }, (_, i) =>
+      (i % 3 ? shortPredict() : checkpoint.decode(torchNoise(i, [1, 4, 16, 16]))).then(
+        () => void settled++,
+        (error: { code: string }) => {
+          assert.equal(error.code, 'PROCESS_DIED');
+          settled++;
+        },
+      ),
+    );
+    for (let i = 0; i < 3; i++) {
+      await new Promise((resolve) => setTimeout(resolve, 60));
+      if (checkpoint.pid) kill();
+    }
+    await Promise.all(requests);
+    assert.equal(settled, 60);
+    await shortPredict();
+  });
+
+  it('a request that kills the process does not take others with it', async () => {
+    const pids = new Set<number>();
+    const innocents = Array.from({ length: 4 }, shortPredict);
+    const guilty = longPredict();
+    guilty.catch(() => undefined);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    // Dies whenever the long request has been running for a while, as if that were its fault.
+    const watch = setInterval(() => {
+      const { pid, status } = checkpoint;
+      if (pid && !pids.has(pid) && status.state === 'ready') {
+        pids.add(pid);
+        setTimeout(() => isAlive(pid) && kill(pid), pids.size < 3 ? 150 : 60_000).unref();
+      }
+    }, 10);
+    try {
+      await assert.rejects(guilty, { code: 'PROCESS_DIED' });
+      assert.equal((await Promise.all(innocents)).length, 4);
+      await shortPredict();
+    } finally {
+      clearInterval(watch);
+    }
+  });
+
+  it('aborted: the request ends at once, and the process goes on with the next', async () => {
+    const abort = new AbortController();
+    const long = longPredict(abort.signal);
+    setTimeout(() => abort.abort(), 30);
+    const started = Date.now();
+    await assert.rejects(long, { code: 'CANCELLED' });
+    const pid = checkpoint.pid as number;
+    await shortPredict();
+    assert.ok(Date.now() - started < 5_000);
+    assert.equal(checkpoint.pid, pid);
+    await assert.rejects(longPredict(AbortSignal.abort()), { code: 'CANCELLED' });
+  });
+
+  it('encoding and decoding go between the runs of a long request', async () => {
+    const order: string[] = [];
+    await Promise.all([
+      longPredict().then(() => order.push('long')),
+      checkpoint.encodePrompts(['something new']).then(() => order.push('encoded')),
+      checkpoint.decode(torchNoise(1, [1, 4, 8, 8])).then(() => order.push('decoded')),
+    ]);
+    assert.equal(order[2], 'long');
+  });
+
+  it('answers many callers, each with its own result', async () => {
+    const latents = Array.from({ length: 12 }, (_, i) => torchNoise(i, [1, 4, 8, 8]));
+    const predictAt = async (i: number) => (await checkpoint.predict([{ latents: latents[i], embeddings }], i))[0].data;
+    const expected = [];
+    for (const i of latents.keys()) expected.push(await predictAt(i));
+    assert.deepEqual(await Promise.all([...latents.keys()].map(predictAt)), expected);
+  });
+
+  it('closed: the process is gone, what was asked is cancelled, and asking again is an error', async () => {
+    const pid = checkpoint.pid as number;
+    const long = longPredict();
+    const job = checkpoint.queue.add(() => longPredict());
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    await Promise.all([assert.rejects(long, { code: 'CANCELLED' }), assert.rejects(job.result, { code: 'CANCELLED' }), checkpoint.close()]);
+    assert.ok(!isAlive(pid));
+    assert.equal(checkpoint.status.state, 'closed');
+    await assert.rejects(shortPredict(), { code: 'CANCELLED' });
+    await checkpoint.close();
+  });
+
+  it('unloaded: the process is gone, and comes back when needed', async () => {
+    const pid = checkpoint.pid as number;
+    await checkpoint.unload();
+    assert.ok(!isAlive(pid));
+    assert.equal(checkpoint.status.state, 'stopped');
+    await shortPredict();
+    assert.notEqual(checkpoint.pid, pid);
+  });
+
+  it('idle for its time: the process ends by itself', async () => {
+    const idle = await openCheckpoint(folder, { provider: 'cpu', threads: 1, idleTimeout: 50 });
+    try {
+      const pid = idle.pid as number;
+      await until(() => !isAlive(pid), 'the process ends');
+      assert.equal((await idle.encodePrompts(['a'])).length, 1);
+    } finally {
+      await idle.close();
+    }
+  });
+
+  it('shows what it is doing', async () => {
+    await shortPredict();
+    assert.deepEqual(
+      statuses.map(({ state, detail }) => (detail ? `${state} ${detail}` : state)),
+      ['starting', 'ready', 'loading textEncoder', 'ready', 'loading unet', 'ready'],
+    );
+  });
+});
+
+describe('parent process', function () {
+  this.timeout(20_000);
+  const script = `
+    const { openCheckpoint } = require(${JSON.stringify(path.join(__dirname, '../../dist/engine'))});
+    openCheckpoint(${JSON.stringify(folder)}, { provider: 'cpu', threads: 1 }).then((checkpoint) => {
+      console.log(checkpoint.pid);
+      AFTERWARDS
+    });`;
+  const start = (afterwards: string, argv: string[] = []) => {
+    const parent = spawn(process.execPath, [...argv, '-e', script.replace('AFTERWARDS', afterwards)], { stdio: ['ignore', 'pipe', 'ignore'] });
+    const pid = new Promise<number>((resolve) => parent.stdout.once('data', (text: Buffer) => resolve(Number(text.toString()))));
+    const exit = new Promise<number | null>((resolve) => parent.once('exit', resolve));
+    return { parent, pid, exit };
+  };
+
+  it('killed: the inference process goes too', async () => {
+    const { parent, pid } = start('setInterval(() => {}, 1000);');
+    const child = await pid;
+    assert.ok(isAlive(child));
+    parent.kill('SIGKILL');
+    await until(() => !isAlive(child), 'the inference process ends');
+  });
+
+  it('with nothing more to do: it is not kept alive', async () => {
+    const { pid, exit } = start('');
+    const child = await pid;
+    assert.equal(await exit, 0);
+    await until(() => !isAlive(child), 'the inference process ends');
+  });
+
+  it('under a debugger: the inference process does not want its port', async () => {
+    const { pid, exit } = start('checkpoint.encodePrompts(["a"]).then(() => checkpoint.close());', ['--inspect=0']);
+    await pid;
+    assert.equal(await exit, 0);
+  });
+});
+
+describe('batches', () => {
+  it('cover every row once, within the rules', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 100 }), fc.integer({ min: 1, max: 16 }), fc.boolean(), (count, largest, buckets) => {
+        let done = 0;
+        while (done < count) {
+          const { rows, size } = nextBatch(count - done, { largest, buckets });
+          assert.ok(rows >= 1 && rows <= size && size <= largest);
+          if (buckets) assert.ok(Number.isInteger(Math.log2(size)) && rows >= 0.75 * size);
+          else assert.equal(rows, size);
+          done += rows;
+        }
+        assert.equal(done, count);
+      }),
+    );
+  });
+
+  it('fill a graph of fixed size', () => {
+    assert.deepEqual(nextBatch(5, { largest: 8, buckets: false, fixed: 2 }), { rows: 2, size: 2 });
+    assert.deepEqual(nextBatch(1, { largest: 8, buckets: true, fixed: 2 }), { rows: 1, size: 2 });
+  });
+
+  it('are halved when memory runs out, and stay so', async () => {
+    const rules: BatchRules = { largest: 8, buckets: true };
+    const sizes: number[] = [];
+    const done: number[] = [];
+    const run = async (start: number, { rows, size }: { rows: number; size: number }) => {
+      sizes.push(size);
+      if (size > 2) throw new Error('CUDA failure 2: out of memory');
+      for (let i = 0; i < rows; i++) done.push(start + i);
+    };
+    await runInBatches(5, rules, run);
+    assert.deepEqual(done, [0, 1, 2, 3, 4]);
+    assert.deepEqual(sizes, [4, 2, 2, 1]);
+    await runInBatches(4, rules, run);
+    assert.deepEqual(sizes.slice(4), [2, 2]);
+  });
+
+  it('end with a clear error when not even one row fits', async () => {
+    const rules: BatchRules = { largest: 4, buckets: false };
+    const failing = runInBatches(4, rules, () => Promise.reject(new Error('Failed to allocate memory for requested buffer')));
+    await assert.rejects(failing, { code: 'INFERENCE', message: /Memory does not suffice.*smaller canvas/ });
+    await assert.rejects(runInBatches(1, rules, () => Promise.reject(new Error('boom'))), /boom/);
+    assert.ok(!isOutOfMemory(new Error('Invalid rank for input: sample')));
+  });
+
+  it('are large for a small model and single rows for a large one', () => {
+    assert.equal(largestCpuBatch(58e6, 32 * 32), 8);
+    assert.equal(largestCpuBatch(3.4e9, 64 * 64), 1);
+  });
+});
+
+describe('half precision', () => {
+  it('survives the way there and back, for every value', () => {
+    const bits = Uint16Array.from({ length: 65536 }, (_, i) => i);
+    const values = halfToFloat(bits);
+    const back = floatToHalf(values);
+    for (let i = 0; i < 65536; i++) {
+      if (Number.isNaN(values[i])) assert.ok((back[i] & 0x7c00) === 0x7c00 && (back[i] & 0x3ff) !== 0);
+      else assert.equal(back[i], i);
+    }
+    assert.deepEqual([...halfToFloat([0x3c00, 0xc000, 0x7bff, 0x0001, 0x7c00])], [1, -2, 65504, 2 ** -24, Infinity]);
+  });
+
+  it('rounds to the nearest, ties to even', () => {
+    const values = halfToFloat(Uint16Array.from({ length: 0x7c00 }, (_, i) => i));
+    fc.assert(
+      fc.property(fc.integer({ min: 0, max: 0x7bfe }), fc.double({ min: 0, max: 1, noNaN: true }), (below, share) => {
+        const value = Math.fround(values[below] + share * (values[below + 1] - values[below]));
+        const [low, high] = [value - values[below], values[below + 1] - value];
+        const [bits] = floatToHalf([value]);
+        assert.equal(bits, low < high ? below : high < low ? below + 1 : below + (below % 2));
+        assert.equal(floatToHalf([-value])[0], bits | 0x8000);
+      }),
+    );
+    assert.deepEqual([...floatToHalf([65519, 65520, 1e9, 2 ** -25, 1.5 * 2 ** -25])], [0x7bff, 0x7c00, 0x7c00, 0, 1]);
+  });
+
+  it('of an output is read on every version of Node', () => {
+    const output = (data: unknown) => ({ type: 'float16', data, dims: [2], location: 'cpu' }) as never;
+    assert.deepEqual([...toFloat32(output(Uint16Array.of(0x3c00, 0xc000)))], [1, -2]);
+    const { Float16Array: Half } = globalThis as unknown as { Float16Array?: { of(...values: number[]): unknown } };
+    if (!Half) return;
+    assert.deepEqual([...toFloat32(output(Half.of(1, -2)))], [1, -2]);
+    assert.deepEqual([...(toWire(output(Half.of(1, -2))).data as Uint16Array)], [0x3c00, 0xc000]);
+  });
+});
+
+describe('inputs of a graph', () => {
+  it('are given in the type that it asks for', () => {
+    const as = (type: string) => feed({ name: 'x', type, shape: [2] }, [1, 501.0], [2]).data;
+    assert.deepEqual(as('int64'), BigInt64Array.of(1n, 501n));
+    assert.deepEqual(as('int32'), Int32Array.of(1, 501));
+    assert.deepEqual(as('float32'), Float32Array.of(1, 501));
+    assert.deepEqual(as('float16'), Uint16Array.of(0x3c00, 0x5fd4));
+    assert.throws(() => as('string'), { code: 'CHECKPOINT', message: /input x has the type string/ });
+  });
+
+  it('embed the guidance scale as diffusers does', () => {
+    const expected = goldenResult('tiny-lcm-results/txt2img').tensor('timestep_cond');
+    assert.ok(difference(guidanceEmbedding([8], 256), expected.data) < 1e-4);
+    const two = guidanceEmbedding([8, 3], 256);
+    assert.deepEqual(two.slice(256), guidanceEmbedding([3], 256));
+  });
+});
+
+describe('tiles', () => {
+  it('cover any length, and their weights sum to one', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 300 }), fc.integer({ min: 2, max: 64 }), fc.double({ min: 0, max: 0.5, noNaN: true }), (length, tile, share) => {
+        const overlap = Math.floor(tile * share);
+        const size = Math.min(tile, length);
+        const starts = spreadTiles(length, tile, overlap);
+        assert.equal(starts[0], 0);
+        assert.equal(starts[starts.length - 1] + size, length);
+        const sums = new Float64Array(length);
+        tileWeights(starts, size, length).forEach((weights, i) => weights.forEach((weight, x) => (sums[starts[i] + x] += weight)));
+        assert.ok(sums.every((sum) => Math.abs(sum - 1) < 1e-5), `sums ${sums}`);
+        for (let i = 1; i < starts.length; i++) assert.ok(starts[i - 1] + size - starts[i] >= overlap);
+      }),
+    );
+  });
+});
+
+describe('provider probe', () => {
+  it('is a model that really runs, and doubles', async () => {
+    const { InferenceSession, Tensor: OrtTensor } = await import('onnxruntime-node');
+    const session = await InferenceSession.create(probeModel());
+    const { Y } = await session.run({ X: new OrtTensor('float32', Float32Array.from({ length: 16 }, (_, i) => i), [1, 1, 4, 4]) });
+    assert.deepEqual([...(Y.data as Float32Array)], Array.from({ length: 16 }, (_, i) => 2 * i));
+    await session.release();
+  });
+
+  it('is not asked for cpu', async () => {
+    const { name, description } = await chooseProvider({ provider: 'cpu', deviceId: 0, threads: 1 });
+    assert.deepEqual([name, description], ['cpu', 'cpu']);
+  });
+});
