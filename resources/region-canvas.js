@@ -77,6 +77,7 @@
 
   /** Points stretched from one bounding box to another. @param {Point[]} points @param {Box} to @returns {Point[]} */
   function fitPoints(points, to) {
+    if (points.length === 0) return points;
     const from = boundsOf(points);
     return points.map(([x, y]) => [round(to[0] + ((x - from[0]) / from[2]) * to[2]), round(to[1] + ((y - from[1]) / from[3]) * to[3])]);
   }
@@ -139,6 +140,8 @@
   const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   /** Pixels a pointer must travel before a press becomes the drawing of a new box. */
   const DRAG_THRESHOLD = 4;
+  /** Pixels from a handle at which a finger still takes it. */
+  const FINGER = 22;
 
   /**
    * @param {string} name @param {Record<string, string | number>} attributes @param {Element} [parent]
@@ -209,12 +212,24 @@
       this.changed();
     }
 
-    /** @param {number[]} box from the number fields; a polygon is stretched to it */
+    /**
+     * One number of the bounding box, as typed: x and y move the region, width and height stretch it.
+     * @param {number} index of [x, y, width, height] @param {number} value what is no number changes nothing
+     */
+    setNumber(index, value) {
+      if (!Number.isFinite(value)) return;
+      const [x, y] = this.box;
+      if (index === 0) this.setBox(moveBox(this.box, value - x, 0));
+      else if (index === 1) this.setBox(moveBox(this.box, 0, value - y));
+      else if (index === 2) this.setBox(resizeBox(this.box, 'e', [x + value, y]));
+      else this.setBox(resizeBox(this.box, 's', [x, y + value]));
+    }
+
+    /** @param {Box} box a polygon is stretched to it */
     setBox(box) {
-      this.box = boxOf(box);
-      if (this.shape === 'polygon' && this.points.length >= 2) this.points = fitPoints(this.points, this.box);
-      this.draw();
-      this.options.onchange(this.value());
+      if (this.shape === 'polygon') this.points = fitPoints(this.points, box);
+      this.box = box;
+      this.changed();
     }
 
     /** @param {string} label */
@@ -358,7 +373,7 @@
     press(event) {
       if (event.button !== 0 || this.drag) return;
       event.preventDefault();
-      const target = /** @type {SVGElement} */ (event.target);
+      const target = this.touched(event);
       const before = this.value();
       const from = this.at(event, true);
       let focus = target;
@@ -383,6 +398,18 @@
       Object.assign(this.drag, { before, from, x: event.clientX, y: event.clientY });
       this.svg.setPointerCapture(event.pointerId);
       focus.focus({ preventScroll: true });
+    }
+
+    /** @param {PointerEvent} event @returns {SVGElement} what was meant: a finger need not hit a handle exactly */
+    touched(event) {
+      const target = /** @type {SVGElement} */ (event.target);
+      if (event.pointerType === 'mouse') return target;
+      const distance = (/** @type {SVGElement} */ handle) => {
+        const { x, y, width, height } = handle.getBoundingClientRect();
+        return Math.hypot(x + width / 2 - event.clientX, y + height / 2 - event.clientY);
+      };
+      const [nearest] = [...this.handles.childNodes].sort((a, b) => distance(a) - distance(b));
+      return nearest && distance(nearest) < FINGER ? nearest : target;
     }
 
     /** @param {PointerEvent} event */
@@ -497,13 +524,11 @@
       if (!by) return false;
       if (!event.shiftKey) {
         this.move(this.value(), by[0], by[1]);
+        this.changed();
       } else {
         const [x, y, width, height] = this.box;
-        const box = resizeBox(this.box, 'se', [x + width + by[0], y + height + by[1]]);
-        if (this.shape === 'polygon') this.points = fitPoints(this.points, box);
-        this.box = box;
+        this.setBox(resizeBox(this.box, 'se', [x + width + by[0], y + height + by[1]]));
       }
-      this.changed();
       return true;
     }
 

@@ -121,6 +121,9 @@ for (const version of VERSIONS) {
         assert.match(help, /^<p>[^<]+<\/p>/, `${type}: the first paragraph is the tooltip`);
         assert.match(help, /<h3[^>]*>Details/, type);
         if (type !== 'diffusion-model') assert.match(help, /<dl class="message-properties">/, `${type}: properties are a list`);
+        await editor.page.evaluate((name) => RED.sidebar.help.show(name), type);
+        await editor.page.locator('.red-ui-help h3').first().waitFor();
+        await editor.screenshot(`${short}-help-${type}`);
       }
     });
 
@@ -236,6 +239,10 @@ for (const version of VERSIONS) {
         await x.fill('10');
         await x.blur();
         assertNear(await canvas.fields(), [0.1, 0.5, 0.5, 0.4]);
+        await editor.page.locator('input[data-box="2"]').fill('950');
+        await x.fill('some');
+        await x.blur();
+        assertNear(await canvas.fields(), [0.1, 0.5, 0.9, 0.4]);
         await editor.page.locator('#multidiffusion-snap').check();
         await canvas.drag([0.03, 0.03], [0.31, 0.31]);
         const { cell, width, height } = await editor.page.evaluate(() => RED.nodes.node('sofa').regionCanvas.options as { cell: number; width: number; height: number });

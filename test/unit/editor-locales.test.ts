@@ -71,6 +71,9 @@ describe('texts', () => {
           assert.match(help, new RegExp(`<script type="text/markdown" data-help-name="${type}">\\n[^#\\n]{20,120}\\.\\n\\n`), 'the first paragraph is the tooltip');
           const sections = language === 'en-US' ? ['Details', 'References'] : ['Detalles', 'Referencias'];
           if (type !== 'diffusion-model') sections.push(...(language === 'en-US' ? ['Inputs', 'Outputs'] : ['Entradas', 'Salidas']));
+          // Node-RED's markdown takes a property only if all of it is on one line, without a further colon.
+          for (const property of help.match(/^:.*$/gm) ?? []) assert.match(property, /^: [^:]+ \([^:]+\) : [^:]+[.,]?$/);
+          assert.doesNotMatch(help, /^:.*\n[^:\n\d]/m, 'a property goes on in the next line');
           for (const section of sections) assert.match(help, new RegExp(`^### ${section}$`, 'm'), section);
         });
       }
