@@ -60,12 +60,23 @@ export function combine(...terms: [coefficient: number, tensor: Latents][]): Lat
   return Tensor.float32(sums, [...terms[0][1].dims]);
 }
 
+/**
+ * Of pure noise a noise prediction tells nothing: x0 is infinite, which is only of use where it is clipped.
+ * @throws InvalidInputError when there is such a level
+ */
+export function checkSignal(name: string, fields: ClipFields & { prediction_type: PredictionType }, levels: Level[]): void {
+  if (fields.prediction_type !== 'epsilon' || (fields.clip_sample && !fields.thresholding) || levels.every(({ alpha }) => alpha > 0)) return;
+  throw new InvalidInputError('prediction_type', 'epsilon', `v_prediction or sample where rescale_betas_zero_snr leaves no signal at the first timestep (${name})`);
+}
+
 /** The picture x0 that a model output means for a sample at `level` (v: Salimans and Ho 2022, appendix D). */
 export function toOriginal(type: PredictionType, output: Latents, sample: Latents, { alpha, sigma }: Level): Latents {
   const scale = Math.hypot(alpha, sigma); // 1 unless the level is in the exploding scale
   switch (type) {
-    case 'epsilon':
-      return combine([1 / alpha, sample], [-sigma / alpha, output]);
+    case 'epsilon': {
+      const factor = 1 / Math.max(alpha, 1e-99); // without any signal x0 becomes ±infinity, not ∞ − ∞
+      return combine([factor, sample], [-sigma * factor, output]);
+    }
     case 'v_prediction':
       return combine([alpha / scale ** 2, sample], [-sigma / scale, output]);
     case 'sample':
@@ -300,7 +311,7 @@ function ramp(count: number): number[] {
 }
 
 /** `count` values evenly from start to end, filled from both ends in single precision, as torch.linspace does. */
-function linspace(start: number, end: number, count: number): Float32Array {
+export function linspace(start: number, end: number, count: number): Float32Array {
   const [first, last] = [Math.fround(start), Math.fround(end)];
   const stride = count > 1 ? Math.fround(Math.fround(last - first) / (count - 1)) : 0;
   return Float32Array.from({ length: count }, (_, i) => (i < count / 2 ? first + i * stride : last - (count - 1 - i) * stride));
@@ -323,13 +334,8 @@ interface Parts {
 
 /**
  * Puts a scheduler together: its own step, and around it what all have in common.
- * @throws InvalidInputError when a noise prediction would be asked where there is nothing but noise
  */
 export function makeScheduler({ levels, advance, exploding, ...parts }: Parts): Scheduler {
-  if (parts.predictionType === 'epsilon' && levels.some(({ alpha }) => alpha === 0)) {
-    const allowed = `v_prediction or sample where rescale_betas_zero_snr leaves no signal at the first timestep (${parts.name})`;
-    throw new InvalidInputError('prediction_type', 'epsilon', allowed);
-  }
   let next = 0;
   return {
     ...parts,

@@ -1,5 +1,5 @@
 import { CLIP_FIELDS, COMMON_FIELDS, ZERO_SNR_FIELDS, flag, readFields, spacing } from './config';
-import { alphasCumprod, clip, combine, makeScheduler, preservingLevel, spacedTimesteps, toNoise, toOriginal, type SchedulerFactory } from './common';
+import { alphasCumprod, checkSignal, clip, combine, makeScheduler, preservingLevel, spacedTimesteps, toNoise, toOriginal, type SchedulerFactory } from './common';
 
 const FIELDS = { ...COMMON_FIELDS, ...CLIP_FIELDS, ...ZERO_SNR_FIELDS, timestep_spacing: spacing('leading'), set_alpha_to_one: flag(true) };
 
@@ -12,6 +12,7 @@ export const ddim: SchedulerFactory = (config, steps, { eta, startStep }) => {
   const finalAlpha = fields.set_alpha_to_one ? 1 : alphas[0];
   const timesteps = spacedTimesteps(fields, steps).slice(startStep);
   const levels = timesteps.map((t) => preservingLevel(alphas[t]));
+  checkSignal(name, fields, levels);
   // diffusers steps back by this stride even where trailing and linspace spacing step a little less or more.
   const stride = Math.floor(fields.num_train_timesteps / steps);
 

@@ -1,5 +1,5 @@
 import { CLIP_FIELDS, COMMON_FIELDS, ZERO_SNR_FIELDS, choice, readFields, spacing } from './config';
-import { alphasCumprod, clip, combine, makeScheduler, preservingLevel, spacedTimesteps, toOriginal, type SchedulerFactory } from './common';
+import { alphasCumprod, checkSignal, clip, combine, makeScheduler, preservingLevel, spacedTimesteps, toOriginal, type SchedulerFactory } from './common';
 
 const FIELDS = {
   ...COMMON_FIELDS, ...CLIP_FIELDS, ...ZERO_SNR_FIELDS,
@@ -17,6 +17,7 @@ export const ddpm: SchedulerFactory = (config, steps, { startStep }) => {
   const alphas = alphasCumprod(fields);
   const timesteps = spacedTimesteps(fields, steps).slice(startStep);
   const levels = timesteps.map((t) => preservingLevel(alphas[t]));
+  checkSignal(name, fields, levels);
 
   return makeScheduler({
     name, config, predictionType: type, timesteps, levels, initNoiseSigma: 1,

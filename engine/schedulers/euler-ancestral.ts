@@ -1,6 +1,6 @@
 import { COMMON_FIELDS, ZERO_SNR_FIELDS, readFields, spacing } from './config';
 import { combine, explodingLevel, makeScheduler, toOriginal, type SchedulerFactory } from './common';
-import { kDiffusionInitNoise, kDiffusionSchedule } from './k-diffusion';
+import { follow, kDiffusionInitNoise, kDiffusionSchedule, slopeAt } from './k-diffusion';
 
 const FIELDS = { ...COMMON_FIELDS, ...ZERO_SNR_FIELDS, timestep_spacing: spacing('linspace') };
 
@@ -19,10 +19,18 @@ export const eulerAncestral: SchedulerFactory = (config, steps, { startStep }) =
     initNoiseSigma: kDiffusionInitNoise(fields.timestep_spacing, sigmas),
     advance(output, index, sample, noise) {
       const [from, to] = [sigmas[index], sigmas[index + 1]];
-      const up = (to / from) * Math.sqrt(from ** 2 - to ** 2);
-      const down = to ** 2 / from; // √(to² − up²)
+      const { down, up } = ancestralStep(from, to);
       const original = toOriginal(type, output, sample, explodingLevel(from));
-      return combine([down / from, sample], [1 - down / from, original], [up, noise(index)]);
+      const lowered = follow(sample, slopeAt(sample, original, from), down - from);
+      return combine([1, lowered], [up, noise(index)]);
     },
   });
 };
+
+/** How far down to step, and how much noise to add, so that both together end at `to`; in single precision like the slope. */
+function ancestralStep(from: number, to: number): { down: number; up: number } {
+  const f = Math.fround;
+  const [from2, to2] = [f(from * from), f(to * to)];
+  const up = f(Math.sqrt(f(f(to2 * f(from2 - to2)) / from2)));
+  return { up, down: f(Math.sqrt(Math.max(0, f(to2 - f(up * up))))) };
+}

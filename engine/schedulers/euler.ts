@@ -1,6 +1,6 @@
 import { COMMON_FIELDS, SIGMA_FIELDS, ZERO_SNR_FIELDS, choice, readFields, spacing } from './config';
-import { combine, explodingLevel, makeScheduler, toOriginal, trainingSigmas, type SchedulerFactory } from './common';
-import { kDiffusionInitNoise, kDiffusionSchedule } from './k-diffusion';
+import { explodingLevel, makeScheduler, toOriginal, trainingSigmas, type SchedulerFactory } from './common';
+import { follow, kDiffusionInitNoise, kDiffusionSchedule, slopeAt } from './k-diffusion';
 
 const FIELDS = {
   ...COMMON_FIELDS, ...SIGMA_FIELDS, ...ZERO_SNR_FIELDS,
@@ -25,10 +25,9 @@ export const euler: SchedulerFactory = (config, steps, { startStep }) => {
     levels: sigmas.slice(0, -1).map(explodingLevel),
     initNoiseSigma: kDiffusionInitNoise(fields.timestep_spacing, sigmas),
     advance(output, index, sample) {
-      const original = toOriginal(type, output, sample, explodingLevel(sigmas[index]));
-      // x + (x − x0)/σ · (σ' − σ)
-      const kept = sigmas[index + 1] / sigmas[index];
-      return combine([kept, sample], [1 - kept, original]);
+      const sigma = sigmas[index];
+      const original = toOriginal(type, output, sample, explodingLevel(sigma));
+      return follow(sample, slopeAt(sample, original, sigma), sigmas[index + 1] - sigma);
     },
   });
 };

@@ -1,7 +1,7 @@
 import type { Tensor } from '../tensor';
 import { CLIP_FIELDS, COMMON_FIELDS, SIGMA_FIELDS, choice, flag, number, readFields, spacing } from './config';
 import { clip, combine, explodingLevel, makeScheduler, toOriginal, type SchedulerFactory } from './common';
-import { kDiffusionInitNoise, kDiffusionSchedule } from './k-diffusion';
+import { follow, kDiffusionInitNoise, kDiffusionSchedule, slopeAt } from './k-diffusion';
 
 const FIELDS = {
   ...COMMON_FIELDS, ...SIGMA_FIELDS,
@@ -36,14 +36,13 @@ export const heun: SchedulerFactory = (config, steps, { startStep }) => {
     advance(output, index, sample) {
       const sigma = sigmas[index];
       const original = clip(fields, toOriginal(type, output, sample, explodingLevel(sigma)));
-      const slopeHere = combine([1 / sigma, sample], [-1 / sigma, original]);
+      const slopeHere = slopeAt(sample, original, sigma);
       if (index % 2 === 0) {
         start = sample;
         slope = slopeHere;
-        return combine([1, sample], [sigmas[index + 1] - sigma, slope]);
+        return follow(sample, slope, sigmas[index + 1] - sigma);
       }
-      const half = (sigma - sigmas[index - 1]) / 2;
-      return combine([1, start], [half, slope], [half, slopeHere]);
+      return follow(start, combine([0.5, slope], [0.5, slopeHere]), sigma - sigmas[index - 1]);
     },
   });
 };

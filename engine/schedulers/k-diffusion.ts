@@ -3,8 +3,9 @@
  * a sample at level σ is picture + σ · noise, and the model sees it divided by √(σ² + 1).
  */
 import { InvalidInputError } from '../errors';
+import { Tensor } from '../tensor';
 import {
-  exponentialSigmas, karrasSigmas, linspaceTimesteps, sigmaAt, sigmaRange, spacedTimesteps, timestepOfSigma, trainingSigmas,
+  exponentialSigmas, karrasSigmas, linspace, linspaceTimesteps, sigmaAt, sigmaRange, spacedTimesteps, timestepOfSigma, trainingSigmas,
   type BetaFields, type SpacingFields,
 } from './common';
 
@@ -22,7 +23,7 @@ export function kDiffusionSchedule(fields: Fields, steps: number): { timesteps: 
   const train = fields.num_train_timesteps;
   let timesteps = (fields.timestep_spacing === 'linspace' ? linspaceTimesteps(steps, train) : spacedTimesteps(fields, steps)).map(Math.fround);
   let sigmas = timesteps.map((t) => sigmaAt(t, table));
-  if (fields.interpolation_type === 'log_linear') sigmas = exponentialSigmas({ max: table[train - 1], min: table[0] }, steps + 1);
+  if (fields.interpolation_type === 'log_linear') sigmas = [...linspace(Math.log(table[train - 1]), Math.log(table[0]), steps + 1).map(Math.exp)];
 
   const spread = spreading(fields);
   if (spread) {
@@ -45,4 +46,20 @@ export function spreading(fields: { use_karras_sigmas?: boolean; use_exponential
 /** diffusers' rule: leading spacing doesn't begin at the noisiest level, so the picture's own variance counts. */
 export function kDiffusionInitNoise(timestepSpacing: string, sigmas: number[]): number {
   return timestepSpacing === 'leading' ? Math.hypot(sigmas[0], 1) : sigmas[0];
+}
+
+/**
+ * The slope dx/dσ = (x − x0)/σ, and below the step along it. Both round like single-precision programs after
+ * each operation: where σ is in the thousands (zero terminal SNR), that is what their results show.
+ */
+export function slopeAt(sample: Tensor<'float32'>, original: Tensor<'float32'>, sigma: number): Tensor<'float32'> {
+  const pictures = original.data;
+  return Tensor.float32(sample.data.map((x, i) => Math.fround(x - pictures[i]) / sigma), sample.dims);
+}
+
+/** The sample after its noise level changed by `change` along `slope`. */
+export function follow(sample: Tensor<'float32'>, slope: Tensor<'float32'>, change: number): Tensor<'float32'> {
+  const slopes = slope.data;
+  const distance = Math.fround(change);
+  return Tensor.float32(sample.data.map((x, i) => x + Math.fround(slopes[i] * distance)), sample.dims);
 }

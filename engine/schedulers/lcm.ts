@@ -1,6 +1,6 @@
 import { InvalidInputError } from '../errors';
 import { CLIP_FIELDS, COMMON_FIELDS, ZERO_SNR_FIELDS, choice, flag, integer, number, readFields } from './config';
-import { alphasCumprod, clip, combine, makeScheduler, preservingLevel, toOriginal, type SchedulerFactory } from './common';
+import { alphasCumprod, checkSignal, clip, combine, makeScheduler, preservingLevel, toOriginal, type SchedulerFactory } from './common';
 
 const FIELDS = {
   ...COMMON_FIELDS, ...CLIP_FIELDS, ...ZERO_SNR_FIELDS,
@@ -24,6 +24,7 @@ export const lcm: SchedulerFactory = (config, steps, { startStep }) => {
   const alphas = alphasCumprod(fields);
   const timesteps = distilledTimesteps(fields.num_train_timesteps, fields.original_inference_steps, steps).slice(startStep);
   const levels = timesteps.map((t) => preservingLevel(alphas[t]));
+  checkSignal(name, fields, levels);
 
   return makeScheduler({
     name, config, predictionType: type, timesteps, levels, initNoiseSigma: 1,
