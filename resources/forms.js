@@ -21,6 +21,15 @@
   }
 
   /**
+   * A value as it may stand in a reason. Node-RED shows reasons as HTML, and an imported flow may come from a stranger.
+   * @param {unknown} value @returns {string}
+   */
+  function plain(value) {
+    const text = typeof value === 'string' ? value : JSON.stringify(value) || String(value);
+    return shorten(text.replace(/[<>&]/g, '·'), 60);
+  }
+
+  /**
    * A validator for a number, as Node-RED 3 and later take it: true, or the reason why not.
    * @param {string} type the node's type
    * @param {string} property
@@ -32,7 +41,7 @@
       if (text === '') return range.blank ? true : shared('error.missing', { label: labelOf(type, property) });
       const parsed = Number(text);
       if (Number.isFinite(parsed) && parsed >= range.min && parsed <= range.max && (!range.integer || Number.isInteger(parsed))) return true;
-      const values = { label: labelOf(type, property), value: text, min: range.min, max: range.max };
+      const values = { label: labelOf(type, property), value: plain(text), min: range.min, max: range.max };
       return shared(range.integer ? 'error.integer' : 'error.number', values);
     };
   }
@@ -44,7 +53,7 @@
   function choice(type, property, choices) {
     return function (/** @type {unknown} */ value, /** @type {unknown} */ _options) {
       if (typeof value === 'string' && choices.includes(value)) return true;
-      return shared('error.choice', { label: labelOf(type, property), value: String(value), choices: choices.join(', ') });
+      return shared('error.choice', { label: labelOf(type, property), value: plain(value), choices: choices.join(', ') });
     };
   }
 
@@ -123,6 +132,6 @@
     return trimmed.length > length ? trimmed.slice(0, length - 1).trimEnd() + '…' : trimmed;
   }
 
-  const forms = { number, choice, text, current, textOrMessage, sections, shorten, shared };
+  const forms = { plain, number, choice, text, current, textOrMessage, sections, shorten, shared };
   /** @type {any} */ (globalThis).MultiDiffusionForms = forms;
 })();

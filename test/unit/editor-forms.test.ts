@@ -68,6 +68,17 @@ describe('edit forms', () => {
     });
   }
 
+  it('never puts markup from a flow into a reason, which Node-RED shows as HTML', () => {
+    for (const type of TYPES) {
+      const definition = loadDefinition(type);
+      for (const [property, { value }] of Object.entries(definition.defaults)) {
+        const nasty = '{<img src=x onerror=alert(1)>}';
+        const node = newNode(type, definition, { shape: property === 'points' ? 'polygon' : 'box', seedMode: 'fixed', [property]: Array.isArray(value) ? [nasty] : nasty });
+        assert.doesNotMatch(String(validate(definition, node, property)), /[<>]/, `${type}.${property}`);
+      }
+    }
+  });
+
   it('asks for a folder only where one is needed', () => {
     const definition = loadDefinition('diffusion-model');
     assertRefused(validate(definition, newNode('diffusion-model', definition, { checkpoint: 'folder' }), 'folder'), '');
