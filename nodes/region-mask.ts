@@ -34,7 +34,7 @@ export = function (RED: NodeAPI): void {
         if (typeof name !== 'string' || name.length > 200) throw new InvalidInputError('region.name', name, 'text of up to 200 characters');
         const shape = readOutline(said, 'region') ?? readOutline(configured(config, msg, RED), 'region');
         if (!shape) throw new MissingInputError(`region.${config.shape ?? 'box'}`, 'Draw it in the region-mask node, or send it as msg.box or msg.region.');
-        regions.push(draftRegion(name, conditioning as unknown as Conditioning, shape, said, config));
+        regions.push(draftRegion('region', name, conditioning as unknown as Conditioning, shape, said, config));
       } else if (regions.every((region) => region.mask)) {
         throw new MissingInputError('conditioning', 'Encode the prompt of this region with a text-encode node first.');
       }

@@ -1,7 +1,6 @@
 /** text-encode: words → msg.conditioning; or a whole layout → msg.background and msg.regions. */
 import type { Node, NodeAPI, NodeDef } from 'node-red';
 import type { Checkpoint } from '../engine/checkpoint/checkpoint';
-import type { Conditioning } from '../engine/multidiffusion/types';
 import { promptFindings } from './kit/findings';
 import { readLayout, type Layout } from './kit/layout';
 import { addFindings, addToGeneration, own } from './kit/message';
@@ -57,9 +56,9 @@ export = function (RED: NodeAPI): void {
 
 async function encodeRegions(checkpoint: Checkpoint, layout: Layout, signal: AbortSignal): Promise<Draft[]> {
   const regions: Draft[] = [];
-  for (const { name, prompt, negativePrompt, shape, options } of layout.regions) {
-    const conditioning: Conditioning = await checkpoint.encodeConditioning(prompt, negativePrompt, { signal });
-    regions.push(draftRegion(name, conditioning, shape, options));
+  for (const [i, { name, prompt, negativePrompt, shape, options }] of layout.regions.entries()) {
+    const conditioning = await checkpoint.encodeConditioning(prompt, negativePrompt, { signal });
+    regions.push(draftRegion(`payload.regions[${i}]`, name, conditioning, shape, options));
   }
   return regions;
 }

@@ -26,7 +26,7 @@ export function relativeParts(folder: string, base: string, name: string): strin
   const allowed = 'a folder below the base directory, without ".." and drive letters';
   if (folder.includes('\0') || folder.length > 4096) throw new InvalidInputError(name, folder, allowed);
   const inside = path.isAbsolute(folder) ? path.relative(base, folder) : folder;
-  if (path.isAbsolute(inside) || /^[a-z]:/i.test(inside)) throw new InvalidInputError(name, folder, allowed);
+  if (path.isAbsolute(inside) || /^[a-z]:([\\/]|$)/i.test(inside)) throw new InvalidInputError(name, folder, allowed);
   const parts = inside.split(/[\\/]+/).filter((part) => part !== '' && part !== '.');
   if (parts.length > MAX_DEPTH || parts.some((part) => part.trim() === '..' || /^\.+$/.test(part.normalize('NFKC')))) {
     throw new InvalidInputError(name, folder, allowed);

@@ -18,7 +18,7 @@ const BAD: Array<[string, string, () => Message, string, RegExp]> = [
   ['a layout region without a place', 'encode', () => ({ payload: { regions: [{ prompt: 'a' }] } }), 'MISSING_INPUT', /payload\.regions\[0\]\.box/],
   ['a layout region with two places', 'encode', () => ({ payload: { regions: [{ prompt: 'a', box: [0, 0, 1, 1], rest: true }] } }), 'INVALID_INPUT', /only one/],
   ['a layout region that is no object', 'encode', () => ({ payload: { regions: [7] } }), 'INVALID_INPUT', /payload\.regions\[0\] is 7/],
-  ['a layout region with a wrong option', 'encode', () => ({ payload: { regions: [{ prompt: 'a', box: [0, 0, 1, 1], weight: 'x' }] } }), 'INVALID_INPUT', /weight is "x"/],
+  ['a layout region with a wrong option', 'encode', () => ({ payload: { regions: [{ prompt: 'a', box: [0, 0, 1, 1], weight: 'x' }] } }), 'INVALID_INPUT', /payload\.regions\[0\]\.weight is "x"/],
   ['too many layout regions', 'encode', () => ({ payload: { regions: Array(65).fill({ prompt: 'a', box: [0, 0, 1, 1] }) } }), 'LIMIT', /65 regions; allowed: up to 64/],
   ['a region without a conditioning', 'region', () => ({}), 'MISSING_INPUT', /conditioning is missing.*text-encode/],
   ['a box with no area', 'encodeRegion', () => ({ box: [0, 0, 0, 0.5] }), 'INVALID_INPUT', /box is \[0,0,0,0\.5\]; allowed: .*greater than 0/],

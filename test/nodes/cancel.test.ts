@@ -1,0 +1,136 @@
+import assert from 'node:assert/strict';
+import http from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { acquireCheckpoint } from '../../dist/engine';
+import { closeModels, deploy, encode, getNode, model, sampler, startFlow, stopFlow, TINY, type Any, type Flow, type FlowNode, type Message } from './support/flow';
+
+const LONG = 800;
+const nodes = (): FlowNode[] => [model(), encode('encode', 'a sofa', 'sampler'), sampler('sampler', 'out')];
+
+/** Waits for the job's event on the progress output. */
+async function event(flow: Flow, job: string, name: string): Promise<Message> {
+  for (;;) {
+    const { payload } = await flow.next('progress');
+    if (payload.job === job && payload.event === name) return payload;
+  }
+}
+
+const listening = (server: http.Server): Promise<void> => new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+
+describe('cancelling', function () {
+  this.timeout(20_000);
+  let flow: Flow;
+  beforeEach(async () => {
+    flow = await startFlow(nodes());
+  });
+  afterEach(stopFlow);
+  after(closeModels);
+
+  it('by msg.reset ends the running job and the waiting ones, each with one error; the next one works', async () => {
+    flow.send('encode', { job: 'a', steps: LONG });
+    flow.send('encode', { job: 'b', steps: LONG });
+    flow.send('encode', { job: 'c', steps: LONG });
+    await event(flow, 'a', 'step');
+    flow.send('encode', { reset: true }); // through text-encode, which hands it on
+    const errors = [await flow.next('caught'), await flow.next('caught'), await flow.next('caught')];
+    assert.deepEqual(errors.map(({ error }) => error.code), ['CANCELLED', 'CANCELLED', 'CANCELLED']);
+    assert.deepEqual(errors.map(({ job }) => job).sort(), ['a', 'b', 'c']);
+    assert.match(errors[0].error.message, /msg\.reset/);
+    assert.equal(flow.statuses.at(-1)!.text, 'cancelled');
+    assert.equal(flow.statuses.at(-1)!.fill, 'grey');
+    assert.equal((await flow.ok('encode', { job: 'd' })).job, 'd');
+    assert.equal(flow.all('out').length + flow.all('caught').length, 0);
+  });
+
+  it('by msg.cancel ends the job of that id, and the next in the queue starts', async () => {
+    flow.send('encode', { job: 'a', steps: LONG });
+    flow.send('encode', { job: 'b', steps: 2 });
+    await event(flow, 'a', 'step');
+    flow.send('sampler', { cancel: 'nobody' });
+    flow.send('sampler', { cancel: 'a' });
+    assert.equal((await flow.next('caught')).job, 'a');
+    await event(flow, 'a', 'cancelled');
+    assert.equal((await flow.next('out')).job, 'b');
+  });
+
+  it('shows the place in the queue', async () => {
+    flow.send('encode', { job: 'a', steps: LONG });
+    flow.send('encode', { job: 'b', steps: 1 });
+    assert.deepEqual((await event(flow, 'b', 'queued')).position, 1);
+    await event(flow, 'a', 'step');
+    assert.ok(flow.statuses.some(({ text }) => text === 'queued: 1'));
+    flow.send('sampler', { cancel: 'a' });
+    await flow.next('out');
+  });
+
+  it('follows when the HTTP client goes away, without a word to Catch', async () => {
+    const server = http.createServer((_, res) => flow.send('encode', { job: 'a', steps: LONG, res: { _res: res } }));
+    try {
+      await listening(server);
+      const request = http.get({ port: (server.address() as AddressInfo).port, host: '127.0.0.1' });
+      request.on('error', () => {});
+      await event(flow, 'a', 'step');
+      request.destroy();
+      assert.equal((await flow.ok('encode', { job: 'b' })).job, 'b');
+      assert.equal(flow.all('caught').length, 0);
+      assert.equal(flow.all('out').length, 0);
+    } finally {
+      server.close();
+    }
+  });
+
+  it('does not follow when the client has had its answer', async () => {
+    const server = http.createServer((_, res) => {
+      flow.send('encode', { job: 'a', steps: 20, res: { _res: res } });
+      res.end('202');
+    });
+    server;
+    try {
+      await listening(server);
+      const request = http.get({ port: (server.address() as AddressInfo).port, host: '127.0.0.1', agent: false }, (response) => response.resume());
+      await new Promise((resolve) => request.once('close', resolve));
+      assert.equal((await flow.next('out')).job, 'a');
+    } finally {
+      server.close();
+    }
+  });
+
+  it('follows a deploy; the model stays loaded, and the new flow works', async () => {
+    await flow.ok('encode', {});
+    const lease = acquireCheckpoint(TINY, { provider: 'cpu', threads: 1 });
+    const { pid } = await lease.checkpoint;
+    assert.ok(pid);
+    for (let i = 0; i < 5; i++) {
+      flow.send('encode', { job: `old ${i}`, steps: LONG });
+      await event(flow, `old ${i}`, 'step');
+      lease.release();
+      await deploy(flow, nodes());
+    }
+    assert.equal((await flow.ok('encode', { job: 'new' })).job, 'new');
+    assert.equal(flow.all('out').length + flow.all('caught').length, 0);
+    const again = acquireCheckpoint(TINY, { provider: 'cpu', threads: 1 });
+    const checkpoint = await again.checkpoint;
+    assert.equal(checkpoint.pid, pid);
+    assert.equal(checkpoint.queue.depth, 0);
+    again.release();
+  });
+
+  it('leaves every job with exactly one end, whatever happens to it', async () => {
+    const names = Array.from({ length: 120 }, (_, i) => `job ${i}`);
+    const ends = new Map<string, string[]>();
+    const listen = (id: string, what: (msg: Message) => string | undefined): void =>
+      getNode(id).on('input', (msg: Any) => {
+        const end = what(msg);
+        if (end) ends.set(msg.job, [...(ends.get(msg.job) ?? []), end]);
+      });
+    listen('out', () => 'done');
+    listen('caught', (msg) => msg.error.code);
+    names.forEach((job, i) => flow.send('encode', { job, steps: i % 7 === 3 ? -1 : 1, width: 64, height: 64 }));
+    names.forEach((job, i) => i % 5 === 0 && setTimeout(() => flow.send('sampler', { cancel: job }), i));
+    while (ends.size < names.length) await new Promise((resolve) => setTimeout(resolve, 20));
+    await flow.ok('encode', { job: 'last', steps: 1 });
+    for (const job of names) assert.equal(ends.get(job)?.length, 1, `${job}: ${String(ends.get(job))}`);
+    const found = new Set([...ends.values()].flat());
+    assert.ok(found.has('done') && found.has('INVALID_INPUT') && found.has('QUEUE_FULL'), [...found].join());
+  });
+});
