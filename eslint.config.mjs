@@ -21,7 +21,7 @@ export default tseslint.config(
       'prefer-const': 'error',
       // Heavy modules are required where they are needed, so that Node-RED starts quickly.
       '@typescript-eslint/no-require-imports': 'off',
-      '@typescript-eslint/no-unused-vars': ['error', { argsIgnorePattern: '^_' }],
+      '@typescript-eslint/no-unused-vars': ['error', { argsIgnorePattern: '^_', varsIgnorePattern: '^_' }],
     },
   },
   {

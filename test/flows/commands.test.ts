@@ -1,7 +1,9 @@
 /** The two commands that a user types first, as processes of their own. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import fs from 'node:fs';
+import net from 'node:net';
 import path from 'node:path';
 import sharp from 'sharp';
 import { readGeneration } from '../../dist/engine/image/metadata';
@@ -85,6 +87,29 @@ describe('commands', function () {
       const tabs = JSON.parse(fs.readFileSync(path.join(userDir, 'flows.json'), 'utf8')).filter(({ type }: { type: string }) => type === 'tab');
       assert.match(tabs[0].label, /^02 /);
       assert.equal(tabs.length, fs.readdirSync(examples).length);
+    });
+
+    it('takes the next free port, goes on running, and ends on Ctrl-C', async () => {
+      const taken = net.createServer().listen(0, '127.0.0.1');
+      await once(taken, 'listening');
+      const { port } = taken.address() as net.AddressInfo;
+      const userDir = temporaryFolder();
+      if (!bundled) writeTinyFlows(userDir);
+      const child = spawn(process.execPath, ['scripts/start.js', '--user-dir', userDir], { cwd: root, env: { ...process.env, PORT: String(port) }, stdio: ['ignore', 'pipe', 'inherit'] });
+      try {
+        let stdout = '';
+        while (!/first picture, after/.test(stdout)) stdout += String(await once(child.stdout, 'data'));
+        const url = /http:\/\/127\.0\.0\.1:(\d+)\//.exec(stdout)!;
+        assert.ok(Number(url[1]) > port);
+        assert.match(await (await fetch(url[0])).text(), /Node-RED/);
+        child.kill('SIGINT');
+        const [code] = await once(child, 'close');
+        assert.equal(code, 0);
+        await assert.rejects(fetch(url[0]));
+      } finally {
+        child.kill('SIGKILL');
+        taken.close();
+      }
     });
   });
 });
