@@ -173,7 +173,7 @@
       this.pixels = { width: 1, height: 1 };
 
       container.replaceChildren();
-      this.svg = create('svg', { class: 'multidiffusion-canvas', role: 'group', 'aria-label': this.say('canvas.label', options) }, container);
+      this.svg = create('svg', { class: 'multidiffusion-canvas', role: 'application', 'aria-label': this.say('canvas.label', options) }, container);
       this.grid = create('path', { class: 'multidiffusion-grid' }, this.svg);
       this.faint = create('g', { 'aria-hidden': 'true' }, this.svg);
       this.outline = create('path', { class: 'multidiffusion-region', tabindex: 0, role: 'img', 'data-part': 'region' }, this.svg);
