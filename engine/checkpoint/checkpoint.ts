@@ -1,5 +1,4 @@
 /** A loaded checkpoint: prompts to embeddings, latents to predictions, latents to pictures, pictures to latents. */
-import os from 'node:os';
 import { InvalidInputError } from '../errors';
 import { InferenceClient, type ProcessState, type ProcessStatus } from '../inference/client';
 import type { Provider, WireTensor } from '../inference/protocol';
@@ -7,6 +6,7 @@ import { JobQueue, type JobQueueOptions } from '../jobs';
 import type { CallOptions, DiffusionModel, ModelFacts, UNetRow } from '../model';
 import { CONDITIONING_KIND, type Conditioning } from '../multidiffusion/types';
 import { Tensor } from '../tensor';
+import { physicalCores } from './cores';
 import { readFacts, readVaeFacts } from './facts';
 import { readLayout } from './layout';
 import { findUnknownWords } from './vocabulary';
@@ -18,7 +18,7 @@ export interface CheckpointOptions {
   provider?: Provider;
   /** Which GPU, from 0. */
   deviceId?: number;
-  /** Threads of one run. Default: as many as the machine has cores. */
+  /** Threads of one run. Default: as many as this process has physical cores. */
   threads?: number;
   /** Milliseconds without work after which the inference process ends, until the next request; 0 (default): never. */
   idleTimeout?: number;
@@ -58,7 +58,7 @@ const SMALLEST_TILE = 64;
  * @throws MultiDiffusionError PROVIDER when the execution provider was asked for and can't be used
  */
 export async function openCheckpoint(folder: string, options: CheckpointOptions = {}): Promise<Checkpoint> {
-  const { provider = 'auto', deviceId = 0, threads = os.availableParallelism() } = options;
+  const { provider = 'auto', deviceId = 0, threads = physicalCores() } = options;
   if (!['auto', 'cpu', 'cuda'].includes(provider)) throw new InvalidInputError('provider', provider, 'auto, cpu or cuda');
   if (!Number.isInteger(deviceId) || deviceId < 0) throw new InvalidInputError('deviceId', deviceId, 'a whole number, 0 or more');
   if (!Number.isInteger(threads) || threads < 1 || threads > 1024) throw new InvalidInputError('threads', threads, 'a whole number from 1 to 1024');
@@ -73,6 +73,7 @@ export async function openCheckpoint(folder: string, options: CheckpointOptions 
         vaeDecoder: layout.vaeDecoder.path,
         vaeEncoder: layout.vaeEncoder?.path,
       },
+      vaeEncoderHasExternalData: (layout.vaeEncoder?.externalData.size ?? 0) > 0,
       tokenizerFolder: layout.tokenizerFolder,
       maxTokens: facts.maxTokens,
       latentChannels: facts.latentChannels,

@@ -7,6 +7,7 @@ import { existsSync } from 'node:fs';
 import { open, readdir, readFile, stat } from 'node:fs/promises';
 import { basename, isAbsolute, join, relative, resolve } from 'node:path';
 import { MultiDiffusionError } from '../errors';
+import { parseSchedulerConfig } from '../schedulers/config';
 import type { SchedulerConfig } from '../schedulers/scheduler';
 import { DamagedOnnxError, readOnnxHeader, type OnnxHeader } from './onnx-header';
 
@@ -150,9 +151,8 @@ function checkUnet(unet: OnnxModel): string[] {
 
 async function readScheduler(root: string): Promise<SchedulerConfig> {
   const path = join(root, 'scheduler', 'scheduler_config.json');
-  const config = await readJson(path);
-  if (!config) throw checkpointError(`${path} is missing; copy it from the repository that the checkpoint was made of.`);
-  return config;
+  if (!existsSync(path)) throw checkpointError(`${path} is missing; copy it from the repository that the checkpoint was made of.`);
+  return parseSchedulerConfig(await readFile(path, 'utf8'), path);
 }
 
 async function readTokenizer(root: string): Promise<Record<string, unknown>> {

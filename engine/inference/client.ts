@@ -189,7 +189,10 @@ export class InferenceClient {
     clearTimeout(this.idle);
     const busy = this.pending.size > 0;
     const channels = [this.child, this.child?.channel, this.child?.stderr as Socket | null | undefined];
-    for (const channel of channels) busy ? channel?.ref() : channel?.unref();
+    for (const channel of channels) {
+      if (busy) channel?.ref();
+      else channel?.unref();
+    }
     if (!busy && this.child && this.options.idleTimeout) {
       this.idle = setTimeout(() => void this.end('stopped'), this.options.idleTimeout).unref();
     }

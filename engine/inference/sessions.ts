@@ -1,8 +1,10 @@
 /** The ONNX sessions of one checkpoint, each loaded when it is first needed; only in the inference process. */
+import { readFile } from 'node:fs/promises';
 import type { InferenceSession } from 'onnxruntime-node';
 import { CancelledError, MultiDiffusionError } from '../errors';
 import { floatToHalf, halfToFloat } from './float16';
 import { isOutOfMemory } from './batching';
+import { silenceNoise } from './posterior-mean';
 import type { ProcessSetup, WireTensor } from './protocol';
 
 export type Component = keyof ProcessSetup['components'];
@@ -94,7 +96,9 @@ export class Sessions {
     const { InferenceSession } = require('onnxruntime-node') as typeof import('onnxruntime-node');
     this.onLoading(component, false);
     try {
-      return new Session(component, await InferenceSession.create(path, this.options), this.turns);
+      const silent = component === 'vaeEncoder' && !this.setup.vaeEncoderHasExternalData ? silenceNoise(await readFile(path)) : undefined;
+      const session = silent ? await InferenceSession.create(silent, this.options) : await InferenceSession.create(path, this.options);
+      return new Session(component, session, this.turns);
     } catch (error) {
       throw new MultiDiffusionError('CHECKPOINT', explainLoadFailure(path, (error as Error).message), { cause: error });
     } finally {

@@ -299,7 +299,7 @@ describe('checkpoint', () => {
     const images = [0, 255].map((value) => Tensor.uint8(new Uint8Array(64 * 64 * 3).fill(value), [64, 64, 3]));
     const latents = await checkpoint.encodeImages(images);
     assert.deepEqual(latents.map(({ dims }) => dims), [[1, 4, 8, 8], [1, 4, 8, 8]]);
-    assert.deepEqual((await checkpoint.encodeImages([images[1]]))[0].dims, [1, 4, 8, 8]);
+    assert.deepEqual((await checkpoint.encodeImages([images[1]]))[0].data, latents[1].data, 'this exporter draws the latents at random; the mean is wanted');
     assert.deepEqual(await checkpoint.encodeImages([]), []);
   });
 });

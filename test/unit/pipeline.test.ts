@@ -86,7 +86,8 @@ describe('tiny-sd2 as the official MultiDiffusion program', () => {
     window: number;
   }
 
-  it('three prompts with bootstrapping', async () => {
+  it('three prompts with bootstrapping', async function () {
+    this.timeout(60_000);
     const checkpoint = await openCheckpoint(checkpointFolder('tiny-sd2'), { provider: 'cpu' });
     try {
       const result = goldenResult<RegionsCase>('tiny-sd2-results/regions');
