@@ -1,5 +1,6 @@
 /** Regions on their way: outlines and options read from messages, masks made from outlines. */
 import { readFile } from 'node:fs/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { InvalidInputError, MissingInputError, MultiDiffusionError } from '../../engine/errors';
 import { decodeMask, encodeMask, isDataUri } from '../../engine/image/mask';
 import { findShape, restMask, shapeMask, type Shape } from '../../engine/multidiffusion/shapes';
@@ -101,7 +102,10 @@ export async function addMasks(regions: Draft[], settings: Settings): Promise<Re
   const complete: Draft[] = [];
   for (const [i, region] of regions.entries()) {
     if (isRest(region) || region.mask) complete.push(region);
-    else complete.push({ ...region, ...(await drawMask(region, `regions[${i}]`, settings)) });
+    else {
+      complete.push({ ...region, ...(await drawMask(region, `regions[${i}]`, settings)) });
+      await nextTurn(); // a mask takes some milliseconds: other flows get theirs in between
+    }
   }
   if (complete.some(isRest)) {
     const others = complete.filter((region) => !isRest(region)).map((region) => region.mask!);

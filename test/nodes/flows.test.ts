@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readGeneration } from '../../dist/engine/image/metadata';
 import { readPngText } from '../../dist/engine/image/png';
 import { openCheckpoint, sample, type Checkpoint } from '../../dist/engine';
-import { closeModels, encode, model, region, sampler, startFlow, stopFlow, TINY, TINY_LCM, type FlowNode, type Message } from './support/flow';
+import { closeModels, encode, model, region, sampler, startFlow, stopFlow, TINY_LCM, type FlowNode, type Message } from './support/flow';
 
 const SOFA = [0, 0.5, 0.5, 0.5];
 const PLANT = [0.5, 0, 0.5, 0.5];
