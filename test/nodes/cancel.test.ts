@@ -84,7 +84,6 @@ describe('cancelling', function () {
       flow.send('encode', { job: 'a', steps: 20, res: { _res: res } });
       res.end('202');
     });
-    server;
     try {
       await listening(server);
       const request = http.get({ port: (server.address() as AddressInfo).port, host: '127.0.0.1', agent: false }, (response) => response.resume());
