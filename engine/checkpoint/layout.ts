@@ -7,7 +7,7 @@ import { existsSync } from 'node:fs';
 import { open, readdir, readFile, stat } from 'node:fs/promises';
 import { basename, isAbsolute, join, relative, resolve } from 'node:path';
 import { MultiDiffusionError } from '../errors';
-import { parseSchedulerConfig } from '../schedulers/config';
+import { parsePythonJson } from '../schedulers/config';
 import type { SchedulerConfig } from '../schedulers/scheduler';
 import { DamagedOnnxError, readOnnxHeader, type OnnxHeader } from './onnx-header';
 
@@ -151,8 +151,9 @@ function checkUnet(unet: OnnxModel): string[] {
 
 async function readScheduler(root: string): Promise<SchedulerConfig> {
   const path = join(root, 'scheduler', 'scheduler_config.json');
-  if (!existsSync(path)) throw checkpointError(`${path} is missing; copy it from the repository that the checkpoint was made of.`);
-  return parseSchedulerConfig(await readFile(path, 'utf8'), path);
+  const config = await readJson(path, parsePythonJson);
+  if (!config) throw checkpointError(`${path} is missing; copy it from the repository that the checkpoint was made of.`);
+  return config;
 }
 
 async function readTokenizer(root: string): Promise<Record<string, unknown>> {
@@ -178,11 +179,11 @@ async function readVocabulary(root: string): Promise<string[] | undefined> {
 }
 
 /** The file's JSON object, or undefined when there is no such file. */
-async function readJson(path: string): Promise<Record<string, unknown> | undefined> {
+async function readJson(path: string, parse: (text: string) => unknown = JSON.parse): Promise<Record<string, unknown> | undefined> {
   if (!existsSync(path)) return undefined;
   let json: unknown;
   try {
-    json = JSON.parse(await readFile(path, 'utf8'));
+    json = parse(await readFile(path, 'utf8'));
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code) throw checkpointError(`${path} cannot be read (${(error as Error).message}).`, error);
     throw checkpointError(`${path} is damaged: it is not JSON. Fetch it again.`);

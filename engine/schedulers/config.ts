@@ -3,7 +3,7 @@
  * same class in 🤗 diffusers), a value that it can't honour is an error, and fields it doesn't know are
  * left alone, for files keep fields of other schedulers that they were converted from.
  */
-import { InvalidInputError, MultiDiffusionError } from '../errors';
+import { InvalidInputError } from '../errors';
 import type { SchedulerConfig } from './scheduler';
 
 export interface Field<T> {
@@ -129,23 +129,14 @@ export const FLOW_FIELDS = {
 };
 
 /**
- * Parses the text of a scheduler_config.json. diffusers writes infinite numbers as `-Infinity`, which is no
- * JSON, into every DPMSolverMultistepScheduler's file.
- * @throws MultiDiffusionError (CHECKPOINT) when it is no JSON object otherwise
+ * Parses JSON as Python writes it: diffusers puts `-Infinity`, which is no JSON, into every
+ * DPMSolverMultistepScheduler's file. NaN becomes null.
+ * @throws SyntaxError when it isn't JSON otherwise
  */
-export function parseSchedulerConfig(text: string): SchedulerConfig {
+export function parsePythonJson(text: string): unknown {
   const json = text.replace(/"(?:[^"\\]|\\.)*"|-?Infinity|NaN/g, (token) => {
     if (token.startsWith('"')) return token;
-    return token === 'NaN' ? 'null' : token.replace('Infinity', '1e999');
+    return token === 'NaN' ? 'null' : token.replace('Infinity', '1e999'); // beyond what a number holds, so infinite
   });
-  let config: unknown;
-  try {
-    config = JSON.parse(json);
-  } catch (error) {
-    throw new MultiDiffusionError('CHECKPOINT', `scheduler_config.json can't be read: ${(error as Error).message}. Fetch the file again.`, { cause: error });
-  }
-  if (typeof config !== 'object' || config === null || Array.isArray(config)) {
-    throw new MultiDiffusionError('CHECKPOINT', 'scheduler_config.json holds no JSON object. Fetch the file again.');
-  }
-  return config as SchedulerConfig;
+  return JSON.parse(json);
 }

@@ -14,7 +14,7 @@ import { pndm } from './pndm';
 import type { Scheduler, SchedulerConfig } from './scheduler';
 import { unipc } from './unipc';
 
-export { parseSchedulerConfig } from './config';
+export { parsePythonJson } from './config';
 export type { RunOptions } from './common';
 export type { PredictionType, Scheduler, SchedulerConfig, StepNoise } from './scheduler';
 

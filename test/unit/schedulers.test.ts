@@ -6,7 +6,7 @@ import { InvalidInputError, MissingInputError, MultiDiffusionError } from '../..
 import { TorchGenerator, torchNoise } from '../../dist/engine/noise';
 import { SCHEDULER_NAMES } from '../../dist/engine/options';
 import {
-  createScheduler, parseSchedulerConfig, withScheduler, type PredictionType, type Scheduler, type SchedulerConfig, type SchedulerName,
+  createScheduler, parsePythonJson, withScheduler, type PredictionType, type Scheduler, type SchedulerConfig, type SchedulerName,
 } from '../../dist/engine/schedulers';
 import { Tensor } from '../../dist/engine/tensor';
 
@@ -414,20 +414,19 @@ describe('schedulers', () => {
     });
 
     it('reads the infinite numbers that Python writes', () => {
-      const config = parseSchedulerConfig('{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity, "x": [NaN, Infinity], "note": "-Infinity \\" NaN"}');
+      const text = '{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity, "x": [NaN, Infinity], "note": "-Infinity \\" NaN"}';
+      const config = parsePythonJson(text) as SchedulerConfig;
       assert.equal(config.lambda_min_clipped, -Infinity);
       assert.deepEqual(config.x, [null, Infinity]);
       assert.equal(config.note, '-Infinity " NaN');
       assert.equal(createScheduler(config, 3).timesteps.length, 3);
-      for (const text of ['', '{"a": 1', '[1]', 'null', '"x"', '{"a": nan}']) {
-        assert.throws(() => parseSchedulerConfig(text), (error: unknown) => error instanceof MultiDiffusionError && error.code === 'CHECKPOINT' && error.message.includes('scheduler_config.json'));
-      }
+      for (const damaged of ['', '{"a": 1', '{"a": nan}']) assert.throws(() => parsePythonJson(damaged), SyntaxError);
     });
 
     it('reads the files of real repositories', () => {
       for (const folder of ['tiny-sd2', 'tiny-sd15-fp16', 'tiny-lcm']) {
         const text = fs.readFileSync(path.join(fixtures, 'golden/checkpoints', folder, 'scheduler/scheduler_config.json'), 'utf8');
-        const config = parseSchedulerConfig(text);
+        const config = parsePythonJson(text) as SchedulerConfig;
         assert.equal(createScheduler(config, 4).name, config._class_name);
         for (const name of SCHEDULER_NAMES) createScheduler(withScheduler(config, name), 4);
       }
