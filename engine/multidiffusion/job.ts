@@ -197,7 +197,8 @@ function needsBackgrounds(job: SamplingJob): boolean {
   return false;
 }
 
-async function addBackgrounds(job: SamplingJob, model: DiffusionModel, request: SampleRequest, kind: string): Promise<void> {
+/** Gives the job its bootstrapping backgrounds and says who gets which. */
+export async function addBackgrounds(job: SamplingJob, model: DiffusionModel, request: Pick<SampleRequest, 'backgrounds' | 'backgroundPicks' | 'signal'>, kind: string): Promise<void> {
   const { bootstrapEvaluations: count, seed, views, facts } = job;
   const [view] = views;
   const shape = [1, facts.latentChannels, view.height, view.width];

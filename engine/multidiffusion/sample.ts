@@ -36,12 +36,16 @@ export interface SampleResult {
   views: number;
 }
 
+/** Asks for the canvas' model output at evaluation `index`, [1, C, H, W]; may replace job.latents before the step. */
+export type Evaluate = (model: DiffusionModel, job: SamplingJob, index: number, signal?: AbortSignal) => Promise<Tensor<'float32'>>;
+
 /**
  * Makes the latents of a picture.
+ * @param evaluate prepares, predicts and fuses one step; another one, such as a loop of nodes, must end in the same tensor
  * @throws InvalidInputError and MissingInputError for what is wrong with the request; CancelledError between two
  *   calls of the model when the request's signal is aborted; whatever the model throws
  */
-export async function sample(model: DiffusionModel, request: SampleRequest): Promise<SampleResult> {
+export async function sample(model: DiffusionModel, request: SampleRequest, evaluate: Evaluate = evaluateWindows): Promise<SampleResult> {
   const { signal, onStep } = request;
   throwIfCancelled(signal);
   const job = await createJob(model, request);
@@ -49,18 +53,25 @@ export async function sample(model: DiffusionModel, request: SampleRequest): Pro
   const total = job.scheduler.timesteps.length;
   while (job.index < total) {
     const { index } = job;
-    const sum = startFusion(job);
-    for (const views of viewBatches(job, index)) {
-      throwIfCancelled(signal);
-      const inputs = prepareInputs(job, index, views);
-      const predictions = await predictNoise(model, job, index, inputs, { signal });
-      addPredictions(job, index, sum, predictions);
-    }
-    takeStep(job, index, finishFusion(job, sum));
+    throwIfCancelled(signal);
+    const fused = await evaluate(model, job, index, signal);
+    takeStep(job, index, fused);
     onStep?.({ index: job.index, total, timestep: job.scheduler.timesteps[index], latents: job.latents });
   }
   job.timings.total += performance.now() - started;
   return resultOf(job);
+}
+
+/** Bootstrapping, prediction and fusion, a batch of windows after the other. */
+async function evaluateWindows(model: DiffusionModel, job: SamplingJob, index: number, signal?: AbortSignal): Promise<Tensor<'float32'>> {
+  const sum = startFusion(job);
+  for (const views of viewBatches(job, index)) {
+    throwIfCancelled(signal);
+    const inputs = prepareInputs(job, index, views);
+    const predictions = await predictNoise(model, job, index, inputs, { signal });
+    addPredictions(job, index, sum, predictions);
+  }
+  return finishFusion(job, sum);
 }
 
 /**
