@@ -1,5 +1,7 @@
+import { checkSignal, clip, combine, makeScheduler, toNoise, toOriginal, type SchedulerFactory } from './common';
 import { CLIP_FIELDS, COMMON_FIELDS, ZERO_SNR_FIELDS, flag, readFields, spacing } from './config';
-import { alphasCumprod, checkSignal, clip, combine, makeScheduler, preservingLevel, spacedTimesteps, toNoise, toOriginal, type SchedulerFactory } from './common';
+import { alphasCumprod, preservingLevel } from './noise-levels';
+import { spacedTimesteps } from './timesteps';
 
 const FIELDS = { ...COMMON_FIELDS, ...CLIP_FIELDS, ...ZERO_SNR_FIELDS, timestep_spacing: spacing('leading'), set_alpha_to_one: flag(true) };
 

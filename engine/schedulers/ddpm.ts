@@ -1,5 +1,7 @@
+import { checkSignal, clip, combine, makeScheduler, toOriginal, type SchedulerFactory } from './common';
 import { CLIP_FIELDS, COMMON_FIELDS, ZERO_SNR_FIELDS, choice, readFields, spacing } from './config';
-import { alphasCumprod, checkSignal, clip, combine, makeScheduler, preservingLevel, spacedTimesteps, toOriginal, type SchedulerFactory } from './common';
+import { alphasCumprod, preservingLevel } from './noise-levels';
+import { spacedTimesteps } from './timesteps';
 
 const FIELDS = {
   ...COMMON_FIELDS, ...CLIP_FIELDS, ...ZERO_SNR_FIELDS,

@@ -1,7 +1,8 @@
 import { InvalidInputError } from '../errors';
 import type { Tensor } from '../tensor';
+import { clip, combine, makeScheduler, toNoise, toOriginal, type SchedulerFactory } from './common';
 import { COMMON_FIELDS, FLOW_FIELDS, SIGMA_FIELDS, THRESHOLD_FIELDS, ZERO_SNR_FIELDS, choice, flag, integer, number, readFields, spacing, type Field } from './config';
-import { clip, combine, lambda, levelOfSigma, makeScheduler, toNoise, toOriginal, trainingSigmas, type SchedulerFactory } from './common';
+import { lambda, levelOfSigma, trainingSigmas } from './noise-levels';
 import { solverSchedule } from './solver-schedule';
 
 /** Only learned variances matter: they would double the model's channels. */

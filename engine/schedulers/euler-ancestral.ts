@@ -1,6 +1,7 @@
+import { combine, makeScheduler, toOriginal, type SchedulerFactory } from './common';
 import { COMMON_FIELDS, ZERO_SNR_FIELDS, readFields, spacing } from './config';
-import { combine, explodingLevel, makeScheduler, toOriginal, type SchedulerFactory } from './common';
 import { follow, kDiffusionInitNoise, kDiffusionSchedule, slopeAt } from './k-diffusion';
+import { explodingLevel } from './noise-levels';
 
 const FIELDS = { ...COMMON_FIELDS, ...ZERO_SNR_FIELDS, timestep_spacing: spacing('linspace') };
 

@@ -1,6 +1,7 @@
+import { makeScheduler, toOriginal, type SchedulerFactory } from './common';
 import { COMMON_FIELDS, SIGMA_FIELDS, ZERO_SNR_FIELDS, choice, readFields, spacing } from './config';
-import { explodingLevel, makeScheduler, toOriginal, trainingSigmas, type SchedulerFactory } from './common';
 import { follow, kDiffusionInitNoise, kDiffusionSchedule, slopeAt } from './k-diffusion';
+import { explodingLevel, trainingSigmas } from './noise-levels';
 
 const FIELDS = {
   ...COMMON_FIELDS, ...SIGMA_FIELDS, ...ZERO_SNR_FIELDS,

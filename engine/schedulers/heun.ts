@@ -1,7 +1,8 @@
 import type { Tensor } from '../tensor';
+import { clip, combine, makeScheduler, toOriginal, type SchedulerFactory } from './common';
 import { CLIP_FIELDS, COMMON_FIELDS, SIGMA_FIELDS, choice, flag, number, readFields, spacing } from './config';
-import { clip, combine, explodingLevel, makeScheduler, toOriginal, type SchedulerFactory } from './common';
 import { follow, kDiffusionInitNoise, kDiffusionSchedule, slopeAt } from './k-diffusion';
+import { explodingLevel } from './noise-levels';
 
 const FIELDS = {
   ...COMMON_FIELDS, ...SIGMA_FIELDS,

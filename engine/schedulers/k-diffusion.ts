@@ -4,10 +4,8 @@
  */
 import { InvalidInputError } from '../errors';
 import { Tensor } from '../tensor';
-import {
-  exponentialSigmas, karrasSigmas, linspace, linspaceTimesteps, sigmaAt, sigmaRange, spacedTimesteps, timestepOfSigma, trainingSigmas,
-  type BetaFields, type SpacingFields,
-} from './common';
+import { linspace, trainingSigmas, type BetaFields } from './noise-levels';
+import { exponentialSigmas, karrasSigmas, linspaceTimesteps, sigmaAt, sigmaRange, spacedTimesteps, timestepOfSigma, type SpacingFields } from './timesteps';
 
 interface Fields extends BetaFields, SpacingFields {
   use_karras_sigmas?: boolean;

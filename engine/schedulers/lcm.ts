@@ -1,6 +1,7 @@
 import { InvalidInputError } from '../errors';
+import { checkSignal, clip, combine, makeScheduler, toOriginal, type SchedulerFactory } from './common';
 import { CLIP_FIELDS, COMMON_FIELDS, ZERO_SNR_FIELDS, choice, flag, integer, number, readFields } from './config';
-import { alphasCumprod, checkSignal, clip, combine, makeScheduler, preservingLevel, toOriginal, type SchedulerFactory } from './common';
+import { alphasCumprod, preservingLevel } from './noise-levels';
 
 const FIELDS = {
   ...COMMON_FIELDS, ...CLIP_FIELDS, ...ZERO_SNR_FIELDS,

@@ -1,7 +1,9 @@
 import { InvalidInputError } from '../errors';
 import type { Tensor } from '../tensor';
+import { combine, makeScheduler, toNoise, type SchedulerFactory } from './common';
 import { COMMON_FIELDS, flag, readFields, spacing } from './config';
-import { alphasCumprod, combine, makeScheduler, preservingLevel, spacedTimesteps, toNoise, type SchedulerFactory } from './common';
+import { alphasCumprod, preservingLevel } from './noise-levels';
+import { spacedTimesteps } from './timesteps';
 
 const FIELDS = { ...COMMON_FIELDS, timestep_spacing: spacing('leading'), set_alpha_to_one: flag(false), skip_prk_steps: flag(false) };
 

@@ -1,7 +1,7 @@
 /** The schedule that the multistep solvers (DPM-Solver++ and UniPC) share. */
 import { InvalidInputError } from '../errors';
-import { exponentialSigmas, sigmaAt, sigmaRange, spacedTimesteps, timestepOfSigma, roundHalfEven } from './common';
 import { spreading } from './k-diffusion';
+import { exponentialSigmas, sigmaAt, sigmaRange, spacedTimesteps, timestepOfSigma, roundHalfEven } from './timesteps';
 
 interface Fields {
   num_train_timesteps: number;
