@@ -46,6 +46,10 @@ interface Pending {
   deaths: number;
 }
 
+/** A process in the middle of a long run hears of our end only after it, so at an orderly exit it is killed. */
+const children = new Set<ChildProcess>();
+process.on('exit', () => children.forEach((child) => child.kill('SIGKILL')));
+
 const PROCESS_FILE = path.join(__dirname, 'process.js');
 /** Times that a request sees the process die before it fails. */
 const MOST_DEATHS = 2;
@@ -218,6 +222,8 @@ export class InferenceClient {
     const { NODE_OPTIONS: _, ...env } = process.env;
     const child = fork(PROCESS_FILE, [], { serialization: 'advanced', execArgv: [], env, stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
     this.child = child;
+    children.add(child);
+    child.once('exit', () => children.delete(child));
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.stderr = (this.stderr + text).slice(-STDERR_TAIL);
     });

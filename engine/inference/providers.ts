@@ -55,7 +55,8 @@ async function findMissingLibraries(): Promise<string | undefined> {
   const folder = join(root, 'bin', 'napi-v6', 'linux', 'x64');
   const missing = ['libonnxruntime_providers_shared.so', 'libonnxruntime_providers_cuda.so'].filter((file) => !existsSync(join(folder, file)));
   if (missing.length === 0) return undefined;
-  return `the GPU libraries of ONNX Runtime are not installed (${missing.join(' and ')} in ${folder})`;
+  // No path: this text is shown to whoever looks at a picture's recipe.
+  return `${missing.join(' and ')} of onnxruntime-node are not installed; its script/install fetches them with ONNXRUNTIME_NODE_INSTALL=true`;
 }
 
 /** What kept the probe from running, or undefined when it ran and its result is right. */

@@ -58,6 +58,25 @@ describe('inference process', function () {
     assert.equal(checkpoint.status.state, 'ready');
   });
 
+  it('killed at every start: the request says so, with growing pauses, and the next one works', async () => {
+    const seen: number[] = [];
+    const watch = setInterval(() => {
+      const { pid } = checkpoint;
+      if (pid && !seen.includes(pid)) {
+        seen.push(pid);
+        kill(pid);
+      }
+    }, 1);
+    try {
+      await assert.rejects(shortPredict(), { code: 'PROCESS_DIED' });
+      await assert.rejects(shortPredict(), { code: 'PROCESS_DIED', message: /ended twice while it started/ });
+    } finally {
+      clearInterval(watch);
+    }
+    assert.ok(seen.length >= 4);
+    assert.deepEqual((await shortPredict()).dims, [1, 4, 8, 8]);
+  });
+
   it('killed at random under load: every request ends once', async () => {
     let settled = 0;
     const requests = Array.from({ length: 60 }, (_, i) =>
@@ -200,6 +219,13 @@ describe('parent process', function () {
     const { pid, exit } = start('');
     const child = await pid;
     assert.equal(await exit, 0);
+    await until(() => !isAlive(child), 'the inference process ends');
+  });
+
+  it('in the middle of a run, told to exit: the inference process goes at once', async () => {
+    const { pid, exit } = start('checkpoint.encodePrompts(["a"]); setTimeout(() => process.exit(3), 20);');
+    const child = await pid;
+    assert.equal(await exit, 3);
     await until(() => !isAlive(child), 'the inference process ends');
   });
 
