@@ -19,7 +19,12 @@ interface BooleanOption {
   type: 'boolean';
   default: boolean;
 }
-export type OptionSpec = NumberOption | ChoiceOption | BooleanOption;
+/** As in CSS and HTML: '#rrggbb'. */
+interface ColourOption {
+  type: 'colour';
+  default: string;
+}
+export type OptionSpec = NumberOption | ChoiceOption | BooleanOption | ColourOption;
 
 export const SCHEDULER_NAMES = [
   'DDIMScheduler',
@@ -48,13 +53,31 @@ export const SAMPLER_OPTIONS = {
   bootstrapping: { type: 'number', min: 0, max: 1000, default: 0.2 },
   bootstrappingUnit: { type: 'choice', choices: ['fraction', 'steps'], default: 'fraction' },
   /** What fills a bootstrapped region's surroundings. The paper: random constant colours. */
-  bootstrappingBackground: { type: 'choice', choices: ['random', 'white'], default: 'random' },
+  bootstrappingBackground: { type: 'choice', choices: ['random', 'white', 'colour', 'image'], default: 'random' },
+  /** With bootstrappingBackground 'colour'. */
+  bootstrappingColour: { type: 'colour', default: '#808080' },
+  /** Whether a bootstrapped region is moved to the middle of its window while the model looks at it (SemanticDraw). */
+  maskCentring: { type: 'boolean', default: false },
   /** What happens where regions overlap. The paper: the (weighted) average. */
   fusion: { type: 'choice', choices: ['average', 'first', 'last'], default: 'average' },
+  /** What the background weighs at least, also inside regions. The paper: 0; NoiseCollage: about 0.1. */
+  backgroundWeight: { type: 'number', min: 0, max: 1, default: 0 },
+  /** Whether regions begin as their inmost cells and grow as the noise falls (SemanticDraw). */
+  growingMasks: { type: 'boolean', default: false },
   /** Window side in pixels for canvases larger than the model; default: the checkpoint's native size. */
   windowSize: { type: 'integer', min: 16, max: 16384 },
   /** Overlap of neighbouring windows as a share of the window. */
   windowOverlap: { type: 'number', min: 0, max: 0.95, default: 0.5 },
+  /** What a window's middle weighs against its edges. The paper: the same; 'gaussian' and 'quartic' as in Mixture of Diffusers. */
+  windowWeights: { type: 'choice', choices: ['uniform', 'gaussian', 'quartic'], default: 'uniform' },
+  /** Whether the left and the right edge of the canvas touch, as in a full panorama. */
+  circular: { type: 'boolean', default: false },
+  /** With an initial image: the share of the steps that are taken, from how much noise on it. */
+  strength: { type: 'number', min: 0.01, max: 1, default: 0.8 },
+  /** With an initial image: whether to keep it wherever no region is. */
+  keepBackground: { type: 'boolean', default: false },
+  /** After every how many steps a preview is sent; 0: never. */
+  previewEvery: { type: 'integer', min: 0, max: 1000, default: 0 },
 } as const satisfies Record<string, OptionSpec>;
 
 /** A region's options. */
@@ -81,6 +104,8 @@ export const MODEL_OPTIONS = {
 export const DECODE_OPTIONS = {
   /** Side of a tile in pixels; default: as large as the checkpoint's native size asks for. */
   tileSize: { type: 'integer', min: 64, max: 4096 },
+  /** Whether the left and the right edge of the picture touch. */
+  circular: { type: 'boolean', default: false },
 } as const satisfies Record<string, OptionSpec>;
 
 /** What save-image takes. */
@@ -101,9 +126,11 @@ type ValueOf<S> = S extends { type: 'number' | 'integer' }
   ? number
   : S extends { type: 'boolean' }
     ? boolean
-    : S extends { choices: readonly (infer C)[] }
-      ? C
-      : never;
+    : S extends { type: 'colour' }
+      ? string
+      : S extends { choices: readonly (infer C)[] }
+        ? C
+        : never;
 
 /** The type of a set of option values; the ones without a default may be absent. */
 export type Values<T extends Record<string, OptionSpec>> = {
@@ -126,6 +153,9 @@ export function checkOption(name: string, spec: OptionSpec, value: unknown): str
       if (value === true || value === 'true') return true;
       if (value === false || value === 'false') return false;
       throw new InvalidInputError(name, value, 'true or false');
+    case 'colour':
+      if (typeof value === 'string' && /^#[0-9a-f]{6}$/i.test(value)) return value.toLowerCase();
+      throw new InvalidInputError(name, value, 'a colour as #rrggbb, such as #ffffff for white');
     case 'choice':
       if (typeof value === 'string' && spec.choices.includes(value)) return value;
       throw new InvalidInputError(name, value, `one of ${spec.choices.join(', ')}`);

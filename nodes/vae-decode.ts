@@ -10,6 +10,7 @@ import { handleMessages, type Task } from './kit/tasks';
 interface VaeDecodeDef extends NodeDef {
   model?: string;
   tileSize?: string | number;
+  circular?: boolean;
 }
 
 export = function (RED: NodeAPI): void {
@@ -19,13 +20,14 @@ export = function (RED: NodeAPI): void {
     handleMessages(RED, this, decode, () => model.release());
 
     async function decode({ msg, status, signal, send }: Task): Promise<void> {
-      const { tileSize } = resolveOptions(DECODE_OPTIONS, pick(msg, ['tileSize']), pick(config, ['tileSize']));
+      const { tileSize, circular } = resolveOptions(DECODE_OPTIONS, pick(msg, OPTIONS), pick(config, OPTIONS));
       const latents = own(msg, 'latents');
       if (latents === undefined) throw new MissingInputError('latents', 'Send the message through a multidiffusion-sampler first.');
       const checkpoint = await model.get(status);
       status.busy('decoding');
       const started = performance.now();
-      const image = await checkpoint.decode(Tensor.from(latents, 'latents'), { tileSize: tileSize && Math.round(tileSize / checkpoint.facts.latentFactor), signal });
+      const cells = tileSize && Math.round(tileSize / checkpoint.facts.latentFactor);
+      const image = await checkpoint.decode(Tensor.from(latents, 'latents'), { tileSize: cells, circular, signal });
       msg.image = image;
       addToGeneration(msg, { ...(tileSize && { tileSize }), timings: { decode: Math.round(performance.now() - started) } });
       const [height, width] = image.dims;
@@ -34,3 +36,5 @@ export = function (RED: NodeAPI): void {
     }
   });
 };
+
+const OPTIONS = Object.keys(DECODE_OPTIONS);

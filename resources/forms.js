@@ -58,6 +58,17 @@
   }
 
   /**
+   * A validator for a colour as #rrggbb.
+   * @param {string} type @param {string} property
+   */
+  function colour(type, property) {
+    return function (/** @type {unknown} */ value, /** @type {unknown} */ _options) {
+      if (typeof value === 'string' && /^#[0-9a-f]{6}$/i.test(value)) return true;
+      return shared('error.colour', { label: labelOf(type, property), value: plain(String(value)) });
+    };
+  }
+
+  /**
    * A validator for a text that must be there, and if it names a message property, must name it well.
    * @param {string} type @param {string} property
    * @param {(node: any) => boolean} [when] whether the text is needed at all
@@ -132,6 +143,6 @@
     return trimmed.length > length ? trimmed.slice(0, length - 1).trimEnd() + '…' : trimmed;
   }
 
-  const forms = { plain, number, choice, text, current, textOrMessage, sections, shorten, shared };
+  const forms = { plain, number, choice, colour, text, current, textOrMessage, sections, shorten, shared };
   /** @type {any} */ (globalThis).MultiDiffusionForms = forms;
 })();

@@ -57,6 +57,11 @@ describe('edit forms', () => {
             for (const choice of spec.choices) assert.ok(offered.includes(choice), `${choice} is not offered`);
             return;
           }
+          if (spec.type === 'colour') {
+            assert.equal(says('#00FF7f'), true);
+            for (const wrong of ['', 'red', '#fff', '#12345g', '#1234567']) assertRefused(says(wrong), wrong);
+            return;
+          }
           const { min, max } = spec;
           const low = name === 'end' ? 0.001 : min;
           assert.equal(says(low), true, `${low}`);
