@@ -54,19 +54,30 @@ export class CancelledError extends MultiDiffusionError {
   }
 }
 
-/** A short, safe picture of any value for an error message: never throws, never longer than about 80 characters. */
+/** A short, safe picture of any value for an error message: never throws, never slow, never longer than about 80 characters. */
 export function show(value: unknown): string {
   try {
-    if (typeof value === 'string') return JSON.stringify(shorten(value));
-    if (typeof value === 'number' || typeof value === 'bigint' || typeof value === 'boolean' || value == null) return String(value);
-    if (typeof value === 'function') return 'a function';
-    if (typeof value === 'symbol') return 'a symbol';
-    if (Buffer.isBuffer(value)) return `a Buffer of ${value.length} bytes`;
-    if (Array.isArray(value)) return value.length > 16 ? `an array of ${value.length} elements` : shorten(JSON.stringify(value));
-    return shorten(JSON.stringify(value) ?? 'an object');
+    return shorten(sketch(value, 0));
   } catch {
     return 'an object that cannot be shown';
   }
+}
+
+/** Like JSON, but looks at a few elements only: values may be huge, cyclic or hostile. */
+function sketch(value: unknown, depth: number): string {
+  if (typeof value === 'string') return JSON.stringify(shorten(value));
+  if (typeof value === 'number' || typeof value === 'bigint' || typeof value === 'boolean' || value == null) return String(value);
+  if (typeof value === 'function') return 'a function';
+  if (typeof value === 'symbol') return 'a symbol';
+  if (Buffer.isBuffer(value)) return `a Buffer of ${value.length} bytes`;
+  if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) return `${value.constructor.name} of ${value.byteLength} bytes`;
+  if (Array.isArray(value)) {
+    if (value.length > 16 || depth > 2) return `an array of ${value.length} elements`;
+    return `[${value.map((element) => sketch(element, depth + 1)).join(',')}]`;
+  }
+  if (depth > 2) return '{...}';
+  const names = Object.keys(value).slice(0, 10);
+  return `{${names.map((name) => `${JSON.stringify(shorten(name))}:${sketch((value as Record<string, unknown>)[name], depth + 1)}`).join(',')}}`;
 }
 
 function shorten(text: string): string {

@@ -32,7 +32,7 @@ export = function (RED: NodeAPI): void {
       if (toFile) {
         const { imageDirectory } = readSettings(RED);
         const folder = own(msg, 'folder') ?? config.folder;
-        const filename = requestedName(own(msg, 'filename'), imageDirectory) ?? config.filename;
+        const filename = (await requestedName(own(msg, 'filename'), imageDirectory)) ?? config.filename;
         const file = await saveFile(bytes, format, { folder, filename, overwrite }, imageDirectory, own(msg, 'generation'));
         msg.filename = file;
         status.ok('saved', { name: path.basename(file) });

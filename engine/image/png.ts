@@ -38,8 +38,8 @@ export function readPngText(png: Buffer): Record<string, string> {
     const type = png.toString('latin1', at + 4, at + 8);
     if (type === 'IEND' || at + 12 + length > png.length) break;
     const data = png.subarray(at + 8, at + 8 + length);
-    const intact = crc32(png.subarray(at + 4, at + 8 + length)) === png.readUInt32BE(at + 8 + length);
-    if ((type === 'tEXt' || type === 'iTXt') && length <= MAX_TEXT_BYTES && intact) {
+    const isText = (type === 'tEXt' || type === 'iTXt') && length <= MAX_TEXT_BYTES;
+    if (isText && crc32(png.subarray(at + 4, at + 8 + length)) === png.readUInt32BE(at + 8 + length)) {
       const found = type === 'tEXt' ? parseLatin1(data) : parseUtf8(data);
       if (found && !(found.keyword in texts)) texts[found.keyword] = found.text;
     }

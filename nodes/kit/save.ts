@@ -82,9 +82,9 @@ async function highestCounter(folder: string, pattern: string, extension: string
   return highest;
 }
 
-/** msg.filename is what an earlier save-image wrote, not where this one should write. */
-export function requestedName(filename: unknown, base: string): unknown {
+/** The name that a message asks for. What an earlier save-image wrote, a path below the directory, is no wish for this one. */
+export async function requestedName(filename: unknown, base: string): Promise<unknown> {
   if (typeof filename !== 'string' || !path.isAbsolute(filename)) return filename;
-  const relative = path.relative(base, filename);
+  const relative = path.relative(await fs.realpath(base).catch(() => base), filename);
   return relative.startsWith('..') || path.isAbsolute(relative) ? filename : undefined;
 }

@@ -18,7 +18,7 @@ describe('PNG text chunks', () => {
       fc.asyncProperty(fc.string({ unit: 'binary' }), fc.string({ unit: 'grapheme' }), async (one, two) => {
         const written = insertPngText(png, { one, two });
         const texts = readPngText(written);
-        assert.equal(texts.one, one.replaceAll('\0', '').toWellFormed());
+        assert.equal(texts.one, one.replaceAll('\0', '').replace(/\p{Surrogate}/gu, '\ufffd'));
         assert.equal(texts.two, two.replaceAll('\0', ''));
         assert.ok((await sharp(written).raw().toBuffer()).equals(Buffer.from(image.buffer)));
       }),

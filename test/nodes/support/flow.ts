@@ -2,7 +2,6 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import helper from 'node-red-node-test-helper';
 import { closeUnusedCheckpoints } from '../../../dist/engine';
 
 export const ROOT = path.resolve(__dirname, '../../..');
@@ -22,6 +21,8 @@ export interface FlowNode {
   [property: string]: unknown;
 }
 
+// eslint-disable-next-line @typescript-eslint/no-require-imports -- it has no types
+const helper = require('node-red-node-test-helper') as Any;
 helper.init(require.resolve('node-red'));
 
 /** A user directory of its own, removed when the process ends. */
@@ -63,7 +64,7 @@ export class Flow {
 
   listen(nodes: FlowNode[]): void {
     for (const { id, type } of nodes) {
-      const node = helper.getNode(id) as Any;
+      const node = helper.getNode(id);
       if (type === 'helper') node.on('input', (msg: Message) => this.arrived(id, msg));
       node?.on('call:warn', (call: Any) => this.warnings.push(String(call.firstArg)));
       node?.on('call:status', (call: Any) => this.statuses.push({ id, ...call.firstArg }));
@@ -71,7 +72,7 @@ export class Flow {
   }
 
   send(id: string, msg: Message): void {
-    (helper.getNode(id) as Any).receive(msg);
+    helper.getNode(id).receive(msg);
   }
 
   /** The next message at the helper node, one that came already included. */
@@ -116,15 +117,15 @@ export class Flow {
 /** Starts a flow; helper nodes `out` and `progress` and a Catch node that leads to `caught` are added. */
 export async function startFlow(nodes: FlowNode[], settings: Message = {}): Promise<Flow> {
   const flow = withEnds(nodes);
-  helper.settings({ userDir: temporaryDirectory(), logging: { console: { level: 'off' } }, ...settings } as Any);
-  await helper.load([...TYPES.map(loadNode), require(JOIN)] as Any, flow as Any);
+  helper.settings({ userDir: temporaryDirectory(), logging: { console: { level: 'off' } }, ...settings });
+  await helper.load([...TYPES.map(loadNode), require(JOIN)], flow);
   return new Flow(flow);
 }
 
 /** Deploys another flow over the running one. */
 export async function deploy(flow: Flow, nodes: FlowNode[]): Promise<void> {
   const all = withEnds(nodes);
-  await (helper as Any).setFlows(all, 'full');
+  await helper.setFlows(all, 'full');
   flow.listen(all);
 }
 
