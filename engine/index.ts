@@ -23,3 +23,7 @@ export { fuse } from './multidiffusion/fusion';
 export type { Prediction } from './multidiffusion/fusion';
 export { checkShape, findShape, restMask, shapeMask } from './multidiffusion/shapes';
 export type { Box, Point, Shape } from './multidiffusion/shapes';
+export { encodeImage } from './image/encode';
+export type { EncodeOptions, ImageFormat } from './image/encode';
+export { readGeneration } from './image/metadata';
+export type { Recipe, RecipeRegion } from './image/recipe';
