@@ -70,7 +70,9 @@ export function readFacts(layout: CheckpointLayout, provider: string): ModelFact
 function latentMultiple({ unet }: CheckpointLayout): number {
   const levels = unet.config.block_out_channels;
   const halvings = Array.isArray(levels) && levels.length > 0 ? levels.length - 1 : unet.halvings;
-  return halvings > 0 && halvings < 8 ? 2 ** halvings : DEFAULTS.latentMultiple;
+  // The bundled model first takes patches of cells together, as transformers do.
+  const patch = positive(unet.config.patch_size) ?? 1;
+  return halvings > 0 && halvings < 8 ? patch * 2 ** halvings : DEFAULTS.latentMultiple;
 }
 
 function nativeLatentSize(layout: CheckpointLayout, fixedSize: number | undefined): number {

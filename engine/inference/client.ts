@@ -10,8 +10,8 @@ import { fork, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import path from 'node:path';
 import type { Socket } from 'node:net';
-import { CancelledError, MultiDiffusionError } from '../errors';
-import type { Tensor } from '../tensor';
+import { CancelledError, InvalidInputError, MultiDiffusionError } from '../errors';
+import { Tensor } from '../tensor';
 import type { CallName, Calls, FromProcess, ProcessSetup, ToProcess, WireTensor } from './protocol';
 
 export type ProcessState =
@@ -137,7 +137,9 @@ export class InferenceClient {
   /**
    * Makes sure that the process holds these embeddings: they cross once for each content and process.
    * To be called while a request is built.
+   * @param tensor [1, L, D], float32 or float16
    * @returns the key by which requests name them
+   * @throws InvalidInputError when it is no such tensor
    */
   hold(tensor: Tensor): string {
     let key = this.keys.get(tensor.buffer);
@@ -146,8 +148,9 @@ export class InferenceClient {
       this.keys.set(tensor.buffer, key);
     }
     if (this.child && !this.held.has(key)) {
-      const wire = { dtype: tensor.dtype, dims: tensor.dims, data: tensor.data } as WireTensor;
-      this.post(this.child, { type: 'hold', key, tensor: wire });
+      const { dtype, dims, data } = Tensor.from(tensor, 'embeddings');
+      if (dtype !== 'float32' && dtype !== 'float16') throw new InvalidInputError('embeddings.dtype', dtype, 'float32 or float16');
+      this.post(this.child, { type: 'hold', key, tensor: { dtype, dims, data } as WireTensor });
     }
     this.held.delete(key);
     this.held.set(key, tensor.buffer.byteLength);

@@ -257,6 +257,8 @@ describe('checkpoint', () => {
     await assert.rejects(checkpoint.predict(rows, 1), { code: 'INVALID_INPUT' });
     const wrong = { latents: torchNoise(1, [1, 5, 16, 16]), embeddings };
     await assert.rejects(checkpoint.predict([wrong], 1), { code: 'INFERENCE', message: /unet/ });
+    const bytes = Tensor.uint8(new Uint8Array(77 * 32), [1, 77, 32]);
+    await assert.rejects(checkpoint.predict([{ latents: torchNoise(1, [1, 4, 16, 16]), embeddings: bytes }], 1), { code: 'INVALID_INPUT', message: /embeddings/ });
     const short = Tensor.float32(new Float32Array(77 * 16), [1, 77, 16]);
     await assert.rejects(checkpoint.predict([{ latents: torchNoise(1, [1, 4, 16, 16]), embeddings: short }], 1), { code: 'INFERENCE' });
   });
