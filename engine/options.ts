@@ -80,6 +80,26 @@ export const SAMPLER_OPTIONS = {
   previewEvery: { type: 'integer', min: 0, max: 1000, default: 0 },
 } as const satisfies Record<string, OptionSpec>;
 
+/** How the sampler takes its steps; only its configuration says. */
+export const LOOP_OPTIONS = {
+  /** 'wired': the steps go round a loop of nodes, from the output "step" back into the sampler. */
+  stepMode: { type: 'choice', choices: ['built-in', 'wired'], default: 'built-in' },
+  /** Seconds for which no node of the loop may keep a step's message. */
+  loopTimeout: { type: 'number', min: 1, max: 86400, default: 60 },
+} as const satisfies Record<string, OptionSpec>;
+
+/** What multidiffusion-bootstrap takes; 'sampler': as the sampler has it. */
+export const BOOTSTRAP_OPTIONS = {
+  bootstrapping: { type: 'choice', choices: ['sampler', 'none', ...SAMPLER_OPTIONS.bootstrappingBackground.choices], default: 'sampler' },
+} as const satisfies Record<string, OptionSpec>;
+
+/** What multidiffusion-fuse takes; 'sampler': as the sampler has it. */
+export const FUSE_OPTIONS = {
+  fusion: { type: 'choice', choices: ['sampler', ...SAMPLER_OPTIONS.fusion.choices], default: 'sampler' },
+  /** How much of this fusion goes into one that an earlier node has made; 1 replaces it. */
+  mix: { type: 'number', min: 0, max: 1, default: 1 },
+} as const satisfies Record<string, OptionSpec>;
+
 /** A region's options. */
 export const REGION_OPTIONS = {
   weight: { type: 'number', min: 0.001, max: 1000, default: 1 },
