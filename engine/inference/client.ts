@@ -195,6 +195,10 @@ export class InferenceClient {
   private updateHolds(): void {
     clearTimeout(this.idle);
     const busy = this.pending.size > 0;
+    if (!busy) {
+      clearTimeout(this.pause);
+      this.pause = undefined;
+    }
     const channels = [this.child, this.child?.channel, this.child?.stderr as Socket | null | undefined];
     for (const channel of channels) {
       if (busy) channel?.ref();
@@ -223,7 +227,15 @@ export class InferenceClient {
     this.loadingComponents.clear();
     // Neither the debugger's port nor preloaded modules of this process are the child's business.
     const { NODE_OPTIONS: _, ...env } = process.env;
-    const child = fork(PROCESS_FILE, [], { serialization: 'advanced', execArgv: [], env, stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
+    let child: ChildProcess;
+    try {
+      child = fork(PROCESS_FILE, [], { serialization: 'advanced', execArgv: [], env, stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
+    } catch (error) {
+      // Such as no memory for another process.
+      const message = `The inference process could not be started: ${(error as Error).message}.`;
+      this.setStatus('failed', message);
+      return this.rejectAll(new MultiDiffusionError('PROCESS_DIED', message, { cause: error }));
+    }
     this.child = child;
     children.add(child);
     child.once('exit', () => children.delete(child));
@@ -233,7 +245,9 @@ export class InferenceClient {
     child.on('message', (message) => this.receive(child, message as FromProcess));
     child.on('error', (error) => {
       this.stderr += `${error.message}\n`;
-      if (child.pid === undefined) this.died(child, `it could not be started: ${error.message}`);
+      if (child.pid !== undefined) return;
+      children.delete(child);
+      this.died(child, `it could not be started: ${error.message}`);
     });
     // 'close' rather than 'exit': by then all of stderr has been read.
     child.on('close', (code, signal) => this.died(child, signal ? `signal ${signal}` : `exit code ${code}`));
@@ -280,13 +294,15 @@ export class InferenceClient {
     // The first restart is immediate.
     this.startAfter = this.deaths < 2 ? 0 : Date.now() + Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (this.deaths - 2));
     const error = new MultiDiffusionError('PROCESS_DIED', describeDeath(how, wasOpen, this.stderr));
+    this.setStatus('stopped');
     for (const request of [...this.pending.values()]) {
       // A process that dies at its start kills everything that waits for it.
       if (request.sent || !wasOpen) request.deaths++;
       request.sent = false;
-      if (request.deaths >= MOST_DEATHS) this.settle(request.id)?.reject(error);
+      if (request.deaths < MOST_DEATHS) continue;
+      this.settle(request.id)?.reject(error);
+      this.setStatus('failed', error.message);
     }
-    if (this.pending.size === 0) this.setStatus('failed', error.message);
     this.dispatch();
   }
 

@@ -45,6 +45,14 @@ describe('inference process', function () {
     assert.ok(statuses.some(({ state }) => state === 'restarting'));
   });
 
+  it('killed while it has nothing to do: the next request starts it', async () => {
+    const pid = checkpoint.pid as number;
+    kill();
+    await until(() => checkpoint.pid !== pid, 'its end is noticed');
+    assert.deepEqual(checkpoint.status, { state: 'stopped', detail: undefined });
+    assert.deepEqual((await shortPredict()).dims, [1, 4, 8, 8]);
+  });
+
   it('killed twice: the request fails with a code and what to expect, and the next one works', async () => {
     const long = longPredict();
     const first = checkpoint.pid as number;
