@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .common import ChannelNorm, Clock, Optimisers, autocast, conv, load, pick_device, rate, save, zeroed
+from .common import ChannelNorm, Clock, Optimisers, Workers, autocast, conv, load, pick_device, rate, save, zeroed
 
 LATENT_CHANNELS = 4
 FACTOR = 4
@@ -89,6 +89,18 @@ def _crops(pictures: np.ndarray, batch: int, side: int, rng: np.random.Generator
     return crops
 
 
+def losses(model: Autoencoder, target: torch.Tensor, grain: torch.Tensor):
+    """The loss of a batch of crops, and two figures: the squared error and the divergence from a unit Gaussian."""
+    with autocast(target.device):
+        mean, log_variance = model.encoder(target).float().chunk(2, 1)
+        output = model.decoder(mean + (0.5 * log_variance).exp() * grain).float()
+    error = output - target
+    edges = sum((a - b).abs().mean() for a, b in zip(_edges(output), _edges(target)))
+    divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+    squared = error.square().mean()
+    return error.abs().mean() + squared + edges + 1e-3 * divergence, (squared, divergence)
+
+
 def train(folder: Path, pictures: np.ndarray, minutes: float, batch: int, seed: int, log) -> Autoencoder:
     """Trains for the given minutes, going on from the folder's checkpoint, and returns the model."""
     device, checkpoint = pick_device(), folder / "autoencoder.pt"
@@ -103,25 +115,22 @@ def train(folder: Path, pictures: np.ndarray, minutes: float, batch: int, seed: 
         optimisers.load_state_dict(state["optimisers"])
         step, spent = state["step"], state["spent"]
     clock, rng = Clock(minutes, spent), np.random.default_rng(seed + step)
+    workers, parameters = Workers(device), list(model.parameters())
     running, saved = None, clock.elapsed()
     while True:
         part = clock.part()
         target = to_tensor(_crops(pictures, batch, 64, rng), device)
-        with autocast(device):
-            mean, log_variance = model.encoder(target).float().chunk(2, 1)
-            latents = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-            output = model.decoder(latents).float()
-        error = output - target
-        edges = sum((a - b).abs().mean() for a, b in zip(_edges(output), _edges(target)))
-        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-        squared = error.square().mean()
-        loss = error.abs().mean() + squared + edges + 1e-3 * divergence
-        loss.backward()
-        optimisers.step(rate(part, step))
+        grain = torch.randn(batch, LATENT_CHANNELS, 64 // FACTOR, 64 // FACTOR, device=device)
+
+        def loss_of(where: slice):
+            return losses(model, target[where], grain[where])
+
+        squared, divergence = workers.gradients(parameters, loss_of, batch)
+        optimisers.step(rate(part, step), workers)
         step += 1
-        running = squared.item() if running is None else 0.98 * running + 0.02 * squared.item()
+        running = squared if running is None else 0.98 * running + 0.02 * squared
         if step % 50 == 0:
-            log(f"autoencoder step {step} {clock.elapsed():.0f} s: mse {running:.5f} kl {divergence.item():.3f}")
+            log(f"autoencoder step {step} {clock.elapsed():.0f} s: mse {running:.5f} kl {divergence:.3f}")
         done = part >= 1
         if done:
             standardise(model, pictures[:4000])

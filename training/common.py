@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -19,6 +20,42 @@ def pick_device() -> torch.device:
 def autocast(device: torch.device):
     """bfloat16 for the products; weights stay float32."""
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+class Workers:
+    """Threads that share a step's work, one for each core, none of which splits its own operations.
+
+    They meet once a step. Operations that are each split over all cores meet hundreds of times a
+    step, which costs a multiple as soon as anything else runs on the machine. On a GPU there is one.
+    """
+
+    def __init__(self, device: torch.device):
+        self.count = 1 if device.type == "cuda" else max(1, os.cpu_count() or 1)
+        torch.set_num_threads(1)
+        self.pool = ThreadPoolExecutor(self.count, initializer=torch.set_num_threads, initargs=(1,))
+
+    def map(self, function, jobs) -> list:
+        return list(self.pool.map(function, jobs))
+
+    def gradients(self, parameters: list[torch.Tensor], loss_of, batch: int) -> list[torch.Tensor]:
+        """Sets the gradients of the mean loss; loss_of(slice) gives (loss, figures) of a part of the batch.
+
+        Returns the figures, averaged over the parts.
+        """
+        side = -(-batch // self.count)
+        parts = [slice(first, min(first + side, batch)) for first in range(0, batch, side)]
+
+        def part(where: slice):
+            loss, figures = loss_of(where)
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            return gradients, torch.stack([figure.detach() for figure in figures])
+
+        results = self.map(part, parts)
+        shares = [(where.stop - where.start) / batch for where in parts]
+        for parameter, *gradients in zip(parameters, *(gradients for gradients, _ in results)):
+            known = [gradient * share for gradient, share in zip(gradients, shares) if gradient is not None]
+            parameter.grad = sum(known) if known else None
+        return sum(figures * share for (_, figures), share in zip(results, shares)).tolist()
 
 
 class ChannelNorm(nn.Module):
@@ -47,17 +84,20 @@ def zeroed(layer):
 
 
 @torch.no_grad()
-def orthogonalise(gradient: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """Newton-Schulz iteration towards the nearest orthogonal matrix (Jordan et al., Muon, 2024)."""
+def orthogonalise(gradients: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """Newton-Schulz iteration of matrices [n, rows, columns] towards the nearest orthogonal ones.
+
+    After Jordan et al., Muon (2024): a quintic polynomial, in bfloat16.
+    """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = gradient.bfloat16()
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
-    x = x / (x.norm() + 1e-7)
+    x = gradients.bfloat16()
+    tall = x.shape[1] > x.shape[2]
+    x = x.mT.contiguous() if tall else x
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.T if tall else x).to(gradient.dtype)
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).to(gradients.dtype)
 
 
 class Muon(torch.optim.Optimizer):
@@ -67,20 +107,28 @@ class Muon(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self):
+    def step(self, workers: Workers):
         for group in self.param_groups:
+            alike = {}
             for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if "momentum" not in state:
-                    state["momentum"] = torch.zeros_like(weight)
-                state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-                ahead = weight.grad.lerp(state["momentum"], group["momentum"])
-                flat = orthogonalise(ahead.reshape(len(ahead), -1))
-                scale = max(1.0, flat.shape[0] / flat.shape[1]) ** 0.5
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(flat.view_as(weight), alpha=-group["lr"] * scale)
+                if weight.grad is not None:
+                    self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+                    alike.setdefault((len(weight), weight.numel()), []).append(weight)
+            workers.map(lambda weights: self._step(group, weights),
+                        sorted(alike.values(), key=lambda weights: -sum(weight.numel() for weight in weights)))
+
+    @torch.no_grad()
+    def _step(self, group: dict, weights: list[torch.Tensor]) -> None:
+        """One step of matrices of the same shape."""
+        gradients = [weight.grad for weight in weights]
+        momenta = [self.state[weight]["momentum"] for weight in weights]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
+        flat = orthogonalise(torch.stack([matrix.reshape(len(matrix), -1) for matrix in ahead]))
+        scale = max(1.0, flat.shape[1] / flat.shape[2]) ** 0.5
+        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+        steps = [step.reshape(weight.shape) for step, weight in zip(flat, weights)]
+        torch._foreach_add_(weights, steps, alpha=-group["lr"] * scale)
 
 
 class Optimisers:
@@ -96,12 +144,13 @@ class Optimisers:
                     torch.optim.AdamW(rest, adam_lr, betas=(0.9, 0.98), weight_decay=0.0))
         self.base = (muon_lr, adam_lr)
 
-    def step(self, factor: float) -> None:
+    def step(self, factor: float, workers: Workers) -> None:
         for optimiser, base in zip(self.all, self.base):
             for group in optimiser.param_groups:
                 group["lr"] = base * factor
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+        muon, adam = self.all
+        muon.step(workers)
+        adam.step()
 
     def state_dict(self):
         return [optimiser.state_dict() for optimiser in self.all]

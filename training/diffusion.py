@@ -12,16 +12,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from .autoencoder import LATENT_CHANNELS
-from .common import Clock, Optimisers, autocast, load, pick_device, rate, save
+from .common import Clock, Optimisers, Workers, autocast, load, pick_device, rate, save
 from .dataset import from_row
 from .model import TextEncoder, UNet
 from .render import NOTHING
 from .tokenizer import MAX_LENGTH, Tokenizer
-from .vocabulary import OBJECTS, caption
+from .vocabulary import IDLE, OBJECTS, caption
 
 EMPTY_PROMPTS = 0.10
-# How often a caption gets a word that the model does not know, so that such words do little harm.
-UNKNOWN_WORDS = 0.05
+# How often a caption gets a word that means nothing, known or not, so that such words do little harm.
+IDLE_WORDS = 0.08
 CELLS_WEIGHT = 0.2
 # Stable Diffusion's "scaled_linear" betas.
 TIMESTEPS, BETA_START, BETA_END = 1000, 0.00085, 0.012
@@ -52,11 +52,12 @@ def training_text(row: np.ndarray, rng: random.Random) -> str:
     if rng.random() < EMPTY_PROMPTS:
         return ""
     text = caption(from_row(row), rng)
-    if rng.random() < UNKNOWN_WORDS:
-        nonsense = "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(3, 8)))
+    if rng.random() < IDLE_WORDS:
+        letters = (rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(3, 8)))
+        idle = rng.choice(IDLE) if rng.random() < 0.5 else "".join(letters)
         at = rng.randint(0, text.count(" ") + 1)
         words = text.split(" ")
-        text = " ".join([*words[:at], nonsense, *words[at:]])
+        text = " ".join([*words[:at], idle, *words[at:]])
     return text
 
 
@@ -86,7 +87,19 @@ def cells_loss(cells: torch.Tensor, labels: torch.Tensor, alphas: torch.Tensor) 
     return ((per_cell + inside * there).mean((1, 2)) * alphas.sqrt()).mean()
 
 
-def train(folder: Path, latents: np.ndarray, labels: np.ndarray, rows: np.ndarray, scale: float, tokenizer: Tokenizer,
+def losses(model: Pocket, clean, noise, t, ids, marks, alphas_bar):
+    """The loss of a batch, and its two parts: the error of v and the cells' loss."""
+    alphas = alphas_bar[t]
+    signal, sigma = alphas.sqrt()[:, None, None, None], (1 - alphas).sqrt()[:, None, None, None]
+    with autocast(clean.device):
+        hidden, _ = model.text_encoder(ids)
+        output, cells = model.unet(signal * clean + sigma * noise, t, hidden, with_cells=True)
+    v_loss = (output.float() - (signal * noise - sigma * clean)).square().mean()
+    guess = cells_loss(cells, marks, alphas)
+    return v_loss + CELLS_WEIGHT * guess, (v_loss, guess)
+
+
+def train(folder: Path, latents: np.ndarray, labels: np.ndarray, rows: np.ndarray, tokenizer: Tokenizer,
           minutes: float, batch: int, seed: int, log, start_from: Pocket | None = None, on_save=None) -> Pocket:
     """Trains for the given minutes, going on from the folder's checkpoint; returns the averaged weights.
 
@@ -109,31 +122,27 @@ def train(folder: Path, latents: np.ndarray, labels: np.ndarray, rows: np.ndarra
         step, spent = state["step"], state["spent"]
     torch.manual_seed(seed + step)
     clock, rng, words = Clock(minutes, spent), np.random.default_rng(seed + step), random.Random(seed + step)
-    alphas_bar = cumulative_alphas().to(device)
+    alphas_bar, workers, parameters = cumulative_alphas().to(device), Workers(device), list(model.parameters())
     running, running_cells, saved, shown = None, 0.0, clock.elapsed(), clock.elapsed()
     while True:
         part = clock.part()
         chosen = rng.integers(0, len(latents), batch)
-        clean = torch.from_numpy(latents[chosen].astype(np.float32)).to(device, memory_format=torch.channels_last) * scale
+        clean = torch.from_numpy(latents[chosen].astype(np.float32)).to(device, memory_format=torch.channels_last)
         marks = torch.from_numpy(labels[chosen]).to(device)
         ids = tokenize(tokenizer, [training_text(rows[index], words) for index in chosen], device)
-        t = training_timesteps(batch, device)
-        alphas = alphas_bar[t]
-        signal, sigma = alphas.sqrt()[:, None, None, None], (1 - alphas).sqrt()[:, None, None, None]
-        noise = torch.randn_like(clean)
-        with autocast(device):
-            hidden, _ = model.text_encoder(ids)
-            output, cells = model.unet(signal * clean + sigma * noise, t, hidden, with_cells=True)
-        v_loss = (output.float() - (signal * noise - sigma * clean)).square().mean()
-        guess = cells_loss(cells, marks, alphas)
-        (v_loss + CELLS_WEIGHT * guess).backward()
-        optimisers.step(rate(part, step))
+        t, noise = training_timesteps(batch, device), torch.randn_like(clean)
+
+        def loss_of(where: slice):
+            return losses(model, clean[where], noise[where], t[where], ids[where], marks[where], alphas_bar)
+
+        v_loss, guess = workers.gradients(parameters, loss_of, batch)
+        optimisers.step(rate(part, step), workers)
         step += 1
         decay = min(0.9995, (1 + step) / (20 + step))
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-        running = v_loss.item() if running is None else 0.99 * running + 0.01 * v_loss.item()
-        running_cells = 0.99 * running_cells + 0.01 * guess.item()
+        running = v_loss if running is None else 0.99 * running + 0.01 * v_loss
+        running_cells = 0.99 * running_cells + 0.01 * guess
         if step % 100 == 0:
             log(f"diffusion step {step} {clock.elapsed():.0f} s: v {running:.4f} cells {running_cells:.3f}")
         done = part >= 1
@@ -152,7 +161,7 @@ def train(folder: Path, latents: np.ndarray, labels: np.ndarray, rows: np.ndarra
 @torch.no_grad()
 def sample(model: Pocket, tokenizer: Tokenizer, prompts: list[str], seed: int, guidance: float = 4.0,
            steps: int = 25, side: int = 32, spacing: str = "leading") -> torch.Tensor:
-    """Latents (scaled, [N, 4, side, side]) for prompts, by DDIM with guidance."""
+    """Latents [N, 4, side, side] for prompts, by DDIM with guidance."""
     device = next(model.parameters()).device
     alphas = cumulative_alphas().to(device)
     ids = tokenize(tokenizer, [*prompts, *[""] * len(prompts)], device)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +27,10 @@ LABELS = {"object": OBJECT_NAMES, "style": STYLE_NAMES, "colour": COLOUR_NAMES, 
 class Painter:
     """The trained parts together: prompts to pictures."""
 
-    def __init__(self, pocket: Pocket, autoencoder: Autoencoder, tokenizer: Tokenizer, scale: float,
+    def __init__(self, pocket: Pocket, autoencoder: Autoencoder, tokenizer: Tokenizer,
                  spacing: str = "leading"):
         self.pocket, self.autoencoder, self.tokenizer = pocket.eval(), autoencoder.eval(), tokenizer
-        self.scale, self.spacing = scale, spacing
+        self.spacing = spacing
 
     @torch.no_grad()
     def paint(self, prompts: list[str], seed: int, guidance: float = 4.0, steps: int = 25, batch: int = 32) -> np.ndarray:
@@ -41,7 +39,7 @@ class Painter:
         for first in range(0, len(prompts), batch):
             latents = sample(self.pocket, self.tokenizer, prompts[first:first + batch], seed + first, guidance, steps,
                              spacing=self.spacing)
-            output = self.autoencoder.decoder(latents / self.scale).float()
+            output = self.autoencoder.decoder(latents).float()
             pictures.append(((output.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
         return np.concatenate(pictures)
 
@@ -167,6 +165,16 @@ def export_check(folder: Path, painter: Painter, seed: int = 5) -> dict:
         times.append((time.perf_counter() - started) / 4 * 1e3)
     report["unet milliseconds a row at batch 4, two threads"] = round(float(np.median(times)), 1)
     return report
+
+
+def report(painter: Painter, model: Judge, sprites: Sprites, folder: Path, each: int, guidance: float) -> dict:
+    """All figures together."""
+    return {
+        "generated": figures(painter, model, each, 101, guidance),
+        "judge on fresh renders": judge_on_renders(model, sprites, 1500, 102),
+        "autoencoder mean squared error": round(autoencoder_error(painter.autoencoder, sprites, 200, 103), 5),
+        "exported files": export_check(folder, painter),
+    }
 
 
 # ---------------------------------------------------------------- contact sheets

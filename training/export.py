@@ -86,7 +86,7 @@ def _json(path: Path, value) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf8")
 
 
-def export(folder: Path, pocket: Pocket, autoencoder: Autoencoder, tokenizer: Tokenizer, scale: float,
+def export(folder: Path, pocket: Pocket, autoencoder: Autoencoder, tokenizer: Tokenizer,
            spacing: str = "leading") -> None:
     """Writes the whole model folder."""
     tokenizer.write(folder / "tokenizer")
@@ -108,12 +108,12 @@ def export(folder: Path, pocket: Pocket, autoencoder: Autoencoder, tokenizer: To
     export_onnx(autoencoder.encoder, {"sample": image}, {"latent_parameters": plane}, {"sample": plane},
                 folder / "vae_encoder/model.onnx")
     vae = {"_class_name": "AutoencoderKL", "in_channels": 3, "out_channels": 3, "latent_channels": LATENT_CHANNELS,
-           "block_out_channels": [64, 64, 128], "sample_size": 128, "scaling_factor": round(scale, 6)}
+           "block_out_channels": [64, 64, 128], "sample_size": 128, "scaling_factor": 1.0}
     _json(folder / "vae_encoder/config.json", vae)
     _json(folder / "vae_decoder/config.json", vae)
     _json(folder / "unet/config.json", {
         "_class_name": "UNet2DConditionModel", "in_channels": LATENT_CHANNELS, "out_channels": LATENT_CHANNELS,
-        "sample_size": 32, "block_out_channels": [FINE, COARSE], "cross_attention_dim": TEXT_WIDTH,
+        "sample_size": 32, "patch_size": 2, "block_out_channels": [FINE, COARSE], "cross_attention_dim": TEXT_WIDTH,
         "time_cond_proj_dim": None})
     _json(folder / "text_encoder/config.json", {
         "architectures": ["CLIPTextModel"], "model_type": "clip_text_model", "hidden_size": TEXT_WIDTH,

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .autoencoder import to_tensor
-from .common import ChannelNorm, Clock, Optimisers, autocast, conv, load, pick_device, rate, save, zeroed
+from .common import ChannelNorm, Clock, Optimisers, Workers, autocast, conv, load, pick_device, rate, save, zeroed
 from .vocabulary import COLOUR_NAMES, EFFECT_NAMES, OBJECT_NAMES, SCENE_NAMES, STYLE_NAMES
 
 # What is judged, and the labels of each output.
@@ -85,6 +85,7 @@ def train(folder: Path, pictures: np.ndarray, rows: np.ndarray, minutes: float, 
         step, spent = state["step"], state["spent"]
     usable = np.flatnonzero(rows[:, 6] < 0)
     answers = truths(rows)
+    workers, parameters = Workers(device), list(model.parameters())
     clock, rng, saved = Clock(minutes, spent), np.random.default_rng(seed + step), 0.0
     while True:
         part = clock.part()
@@ -94,16 +95,21 @@ def train(folder: Path, pictures: np.ndarray, rows: np.ndarray, minutes: float, 
         x = x + 0.1 * torch.rand(batch, 1, 1, 1, device=device) * torch.randn_like(x)
         soft = torch.rand(batch, 1, 1, 1, device=device)
         x = x + soft * (F.avg_pool2d(x, 3, 1, 1) - x)
-        with autocast(device):
-            logits = model(x)
-        losses = [F.cross_entropy(output.float(), torch.from_numpy(answers[name][chosen]).to(device), ignore_index=UNKNOWN)
-                  for name, output in zip(QUESTIONS, logits)]
-        sum(losses).backward()
-        optimisers.step(rate(part, step))
+        right = {name: torch.from_numpy(values[chosen]).to(device) for name, values in answers.items()}
+
+        def loss_of(where: slice):
+            with autocast(device):
+                logits = model(x[where])
+            errors = [F.cross_entropy(output.float(), right[name][where], ignore_index=UNKNOWN)
+                      for name, output in zip(QUESTIONS, logits)]
+            return sum(errors), errors
+
+        figures = workers.gradients(parameters, loss_of, batch)
+        optimisers.step(rate(part, step), workers)
         step += 1
         if step % 50 == 0:
             log(f"judge step {step} {clock.elapsed():.0f} s: " +
-                " ".join(f"{name} {loss.item():.3f}" for name, loss in zip(QUESTIONS, losses)))
+                " ".join(f"{name} {loss:.3f}" for name, loss in zip(QUESTIONS, figures)))
         done = part >= 1
         if done or clock.elapsed() - saved > 150:
             saved = clock.elapsed()

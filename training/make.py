@@ -18,13 +18,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import autoencoder, dataset, diffusion, evaluate, export, judge
+from . import autoencoder, card, dataset, diffusion, evaluate, export, judge
 from .common import load
 from .render import Sprites
 from .tokenizer import Tokenizer
 from .vocabulary import sprite_list
 
 HERE = Path(__file__).resolve().parent
+STAGES = ("sprites", "render", "autoencoder", "encode", "diffusion", "export", "judge", "evaluate")
 GPU = torch.cuda.is_available()
 
 
@@ -71,8 +72,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--each", type=int, default=11, help="generated pictures of every object in the evaluation")
     parser.add_argument("--init-from", type=Path, metavar="FOLDER",
                         help="go on from the weights of a model folder (its autoencoder is kept as it is)")
-    parser.add_argument("--until", choices=("sprites", "render", "autoencoder", "encode", "diffusion", "judge", "export",
-                                            "evaluate"), default="evaluate", help="stop after this stage")
+    parser.add_argument("--until", choices=STAGES, default="evaluate", help="stop after this stage")
     parser.add_argument("--from-checkpoint", action="store_true",
                         help="export and evaluate the averaged weights of an unfinished training")
     return parser.parse_args()
@@ -80,9 +80,8 @@ def options() -> argparse.Namespace:
 
 def main() -> None:
     choice = options()
-    work, stages = choice.work, ("sprites", "render", "autoencoder", "encode", "diffusion", "judge", "export", "evaluate")
+    work, last = choice.work, STAGES.index(choice.until)
     work.mkdir(parents=True, exist_ok=True)
-    last = stages.index(choice.until)
     threads = os.cpu_count() or 2
     tokenizer = Tokenizer.make()
 
@@ -114,21 +113,25 @@ def main() -> None:
                                  choice.batch, 2, log, start)
     if last < 5:
         return
-    arbiter = judge.train(work, pictures, rows, choice.judge_minutes, 64, 3, log)
+    export.export(choice.out, pocket, coder, tokenizer)
+    log(f"exported to {choice.out}")
     if last < 6:
         return
-    export.export(choice.out, pocket, coder, tokenizer)
+    arbiter = judge.train(work, pictures, rows, choice.judge_minutes, 64, 3, log)
     export.export_judge(HERE / "judge", arbiter)
-    log(f"exported to {choice.out}")
     if last < 7:
         return
     state = load(work / "diffusion.pt")
-    report = evaluate.report(evaluate.Painter(pocket, coder, tokenizer), arbiter, Sprites(sprites), choice.out,
-                             choice.each, choice.guidance)
+    painter = evaluate.Painter(pocket, coder, tokenizer)
+    report = evaluate.report(painter, arbiter, Sprites(sprites), choice.out, choice.each, choice.guidance)
     report["training"] = {"steps": state["step"], "batch": state["batch"], "pictures seen": state["step"] * state["batch"],
                           "minutes": round(state["spent"] / 60, 1), "loss of v": round(state["loss"], 4)}
-    evaluate.sheets(HERE / "figures", evaluate.Painter(pocket, coder, tokenizer), choice.guidance)
+    evaluate.sheets(HERE / "figures", painter, choice.guidance)
     (HERE / "figures/evaluation.json").write_text(json.dumps(report, indent=1) + "\n", "utf8")
+    parts = {"text_encoder": pocket.text_encoder, "unet": pocket.unet, "vae_decoder": coder.decoder,
+             "vae_encoder": coder.encoder}
+    card.write(choice.out, report, {name: sum(weight.numel() for weight in part.parameters())
+                                    for name, part in parts.items()})
     log("evaluated; see training/figures")
 
 

@@ -20,11 +20,15 @@ HEAD = 32
 
 
 def attend(query, key, value, bias=None):
-    """Multi-head attention of [batch, tokens, channels]; bias is added to the logits."""
+    """Multi-head attention of [batch, tokens, channels]; bias is added to the logits.
+
+    Written out: with so few tokens this is several times as fast on a CPU as the fused function.
+    """
     def split(x):
-        return x.view(x.shape[0], -1, x.shape[-1] // HEAD, HEAD).transpose(1, 2)
-    mixed = F.scaled_dot_product_attention(split(query), split(key), split(value), attn_mask=bias)
-    return mixed.transpose(1, 2).reshape(query.shape)
+        return x.reshape(x.shape[0], -1, x.shape[-1] // HEAD, HEAD).transpose(1, 2)
+    logits = split(query * HEAD**-0.5) @ split(key).transpose(-1, -2)
+    shares = (logits if bias is None else logits + bias).softmax(-1).to(value.dtype)
+    return (shares @ split(value)).transpose(1, 2).reshape(query.shape)
 
 
 def only_valid(valid: torch.Tensor, dtype) -> torch.Tensor:

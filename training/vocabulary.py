@@ -130,10 +130,12 @@ EFFECTS = {
 OBJECT_NAMES = tuple(thing.names[0] for thing in OBJECTS)
 COLOUR_NAMES, STYLE_NAMES, EFFECT_NAMES = tuple(COLOURS), tuple(STYLES), tuple(EFFECTS)
 
-FILLERS = ("a", "an", "the", "of", "in", "on", "at", "under", "with", "and", "by", "style", "photo",
-           "picture", "image", "scene", "next", "to", "big", "small", "some", "is", "there", "near",
-           "two", "background", "art", "render", "nice", "beautiful", "featuring", "painted", "drawn",
-           "front", "wall", "as", "over", "sky", "colored", "coloured", ",", ".")
+# Words without a meaning of their own here; training puts them anywhere, so that they change little.
+IDLE = ("big", "small", "some", "nice", "beautiful", "colored", "coloured", "featuring", "there", "is", "scene", "drawn",
+        "front", "to", "as", ".")
+# Words of the captions' grammar. The last two only have a token.
+GRAMMAR = ("a", "an", "the", "of", "in", "on", "at", "under", "with", "and", "by", "style", "photo", "picture", "image",
+           "next", "near", "background", "art", "render", "painted", "wall", "over", "sky", ",", "two", "none")
 
 
 @dataclass
@@ -225,7 +227,7 @@ def caption(picture: Picture, rng: random.Random) -> str:
     rng.shuffle(items)
     with_style = rng.random() < 0.6
     phrases = [item_phrase(item, rng, with_style) for item in items]
-    joined = rng.choice((" and ", " and ", ", ")).join(phrases)
+    joined = rng.choices((" and ", ", ", " next to ", " near "), (6, 2, 1, 1))[0].join(phrases)
     if rng.random() < 0.3:
         text = joined
     elif SCENE_NAMES[picture.scene] == "underwater":
@@ -245,7 +247,8 @@ def _phrases():
         for name, phrases in table.items():
             yield name
             yield from phrases
-    yield from FILLERS
+    yield from IDLE
+    yield from GRAMMAR
 
 
 def known_words() -> list[str]:
@@ -265,7 +268,7 @@ def vocabulary() -> dict:
                    for name, phrases in SCENES.items()},
         "styles": {**{name: list(words) for name, words in STYLES.items()},
                    **{name: list(words) for name, words in EFFECTS.items() if name != "none"}},
-        "words": known_words(),
+        "words": [word for word in known_words() if word not in GRAMMAR[-2:]],
     }
 
 
