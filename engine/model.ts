@@ -60,4 +60,9 @@ export interface DiffusionModel {
    * @returns [1, C, h, w] per image
    */
   encodeImages(images: Tensor<'uint8'>[], options?: CallOptions): Promise<Tensor<'float32'>[]>;
+  /**
+   * The picture that scaled latents [1, C, h, w] mean.
+   * @returns uint8 [H, W, 3]
+   */
+  decode?(latents: Tensor, options?: CallOptions): Promise<Tensor<'uint8'>>;
 }

@@ -2,12 +2,15 @@
  * Bootstrapping (paper, section 4.2): during the first steps each region sees its own part of the picture
  * on a plain background, so that its object forms inside the mask and not wherever the whole canvas puts it.
  */
-import { addressedUniform } from '../noise';
+import { MissingInputError } from '../errors';
+import { resizeImage } from '../image/resize';
 import type { DiffusionModel } from '../model';
+import { addressedUniform } from '../noise';
 import { Tensor } from '../tensor';
+import { estimateLatents, latentColours } from './colours';
 import type { SamplingJob } from './job';
-import { Reach, weightsAt } from './fusion';
-import { crop, type View } from './views';
+import { cellsOf, crop, roll, type View } from './views';
+import { Reach, weightsAt } from './weights';
 
 /** What the UNet sees of one window, for the prompts that share it. */
 export interface StepInput {
@@ -16,6 +19,8 @@ export interface StepInput {
   prompts: number[];
   /** [1, C, h, w] in the sample's own scale, before the scheduler's scaleModelInput. */
   latents: Tensor<'float32'>;
+  /** How far down and to the right the latents were moved: what is predicted from them is moved back. */
+  moved?: [down: number, right: number];
 }
 
 /** Encoding stays within this much memory, whatever the number of backgrounds. */
@@ -45,55 +50,82 @@ export function prepareInputs(job: SamplingJob, index: number, views: View[] = j
         background = job.scheduler.addNoise(job.backgrounds[pick], crop(job.noise, view), index);
         noised.set(pick, background);
       }
-      inputs.push({ view, prompts: [prompt], latents: insideMask(latents, background, masks[prompt], view, job.grid.width) });
+      const cells = cellsOf(view, job.grid.width);
+      const mask = masks[prompt];
+      const input = { view, prompts: [prompt], latents: mix(latents, background, (i) => mask[cells[i]] > 0) };
+      inputs.push(job.options.maskCentring ? centred(input, (i) => mask[cells[i]] > 0) : input);
     }
   }
   return inputs;
 }
 
-/** M·x + (1 − M)·background, with M the cells where the mask is not zero. */
-function insideMask(latents: Tensor<'float32'>, background: Tensor<'float32'>, mask: Float32Array, view: View, canvasWidth: number): Tensor<'float32'> {
-  const mixed = latents.data.slice();
+/** M·x + (1 − M)·background, with M the cells of the window that the region holds. */
+function mix(latents: Tensor<'float32'>, background: Tensor<'float32'>, holds: (cell: number) => boolean): Tensor<'float32'> {
+  const cells = latents.dims[2] * latents.dims[3];
   const outside = background.data;
-  const cells = view.height * view.width;
-  for (let y = 0; y < view.height; y++) {
-    for (let x = 0; x < view.width; x++) {
-      if (mask[(view.y + y) * canvasWidth + view.x + x] > 0) continue;
-      for (let i = y * view.width + x; i < mixed.length; i += cells) mixed[i] = outside[i];
-    }
-  }
+  const mixed = latents.data.map((x, i) => (holds(i % cells) ? x : outside[i]));
   return Tensor.float32(mixed, latents.dims);
 }
 
+/** Moves what the region holds to the middle, where models draw objects best (SemanticDraw, section 4.2). */
+function centred(input: StepInput, holds: (cell: number) => boolean): StepInput {
+  const { height, width } = input.view;
+  let [top, bottom, left, right] = [height, -1, width, -1];
+  for (let i = 0; i < height * width; i++) {
+    if (!holds(i)) continue;
+    const [y, x] = [Math.floor(i / width), i % width];
+    [top, bottom, left, right] = [Math.min(top, y), Math.max(bottom, y), Math.min(left, x), Math.max(right, x)];
+  }
+  const down = Math.round((height - 1 - top - bottom) / 2);
+  const sideways = Math.round((width - 1 - left - right) / 2);
+  return { ...input, latents: roll(input.latents, down, sideways), moved: [down, sideways] };
+}
+
 /**
- * The plain backgrounds, as latents of a window's size: as many random colours as there are bootstrapping
- * evaluations, encoded by the VAE as constant images (as the official program has it), or white alone.
- * @param kind 'random' or 'white'
+ * The pictures behind bootstrapped regions: as many random plain colours as there are bootstrapping evaluations
+ * (as the official program has it), one plain colour, or a picture.
  * @param height, width of a window in pixels
- * @returns [1, C, h, w] each
+ * @returns each makes one of them, uint8 [height, width, 3]
+ * @throws MissingInputError when the picture is needed and not there
  */
-export async function encodeBackgrounds(
-  model: DiffusionModel,
-  kind: string,
-  count: number,
-  seed: number,
-  height: number,
-  width: number,
-  signal?: AbortSignal,
-): Promise<Tensor<'float32'>[]> {
-  const colours = kind === 'white' ? [[1, 1, 1]] : Array.from({ length: count }, (_, i) => [...addressedUniform(seed, 'bootstrapping-colour', i, 3)]);
+export function backgroundImages({ options, seed, bootstrappingImage }: SamplingJob, count: number, height: number, width: number): Array<() => Tensor<'uint8'>> {
+  switch (options.bootstrappingBackground) {
+    case 'image':
+      if (!bootstrappingImage) throw new MissingInputError('bootstrappingImage', "With bootstrappingBackground 'image', send the picture that regions should see around them.");
+      return [() => resizeImage(bootstrappingImage, height, width)];
+    case 'white':
+      return [() => plainImage([255, 255, 255], height, width)];
+    case 'colour':
+      return [() => plainImage([...Buffer.from(options.bootstrappingColour.slice(1), 'hex')], height, width)];
+    default:
+      return Array.from({ length: count }, (_, i) => () => {
+        const colour = addressedUniform(seed, 'bootstrapping-colour', i, 3).map((c) => Math.round(255 * c));
+        return plainImage(colour, height, width);
+      });
+  }
+}
+
+/**
+ * The backgrounds as latents [1, C, h, w] of a window: by the encoder, or without one about as the decoder
+ * would turn them back (see colours.ts).
+ * @returns undefined when the model can neither encode nor decode
+ */
+export async function encodeBackgrounds(model: DiffusionModel, images: Array<() => Tensor<'uint8'>>, signal?: AbortSignal): Promise<Tensor<'float32'>[] | undefined> {
+  if (!model.facts.canEncodeImages) {
+    const colours = await latentColours(model, { signal });
+    return colours && images.map((image) => estimateLatents(colours, image(), model.facts.latentFactor));
+  }
   const backgrounds: Tensor<'float32'>[] = [];
-  for (let i = 0; i < colours.length; i += IMAGES_PER_CALL) {
-    const images = colours.slice(i, i + IMAGES_PER_CALL).map((colour) => plainImage(colour, height, width));
-    backgrounds.push(...(await model.encodeImages(images, { signal })));
+  for (let i = 0; i < images.length; i += IMAGES_PER_CALL) {
+    const some = images.slice(i, i + IMAGES_PER_CALL).map((image) => image());
+    backgrounds.push(...(await model.encodeImages(some, { signal })));
   }
   return backgrounds;
 }
 
 function plainImage(colour: number[], height: number, width: number): Tensor<'uint8'> {
   const data = new Uint8Array(height * width * 3);
-  const bytes = colour.map((c) => Math.round(255 * c));
-  for (let i = 0; i < data.length; i++) data[i] = bytes[i % 3];
+  for (let i = 0; i < data.length; i++) data[i] = colour[i % 3];
   return Tensor.uint8(data, [height, width, 3]);
 }
 

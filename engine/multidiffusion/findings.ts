@@ -1,8 +1,8 @@
 /** What a user should know about a request before it is sampled; none of it stops the job. */
-import { overallWeights } from './fusion';
 import type { SamplingJob } from './job';
 import type { LatentRegion } from './regions';
 import type { Finding } from './types';
+import { overallWeights } from './weights';
 
 /** Fewer cells than this rarely become a recognisable object. */
 const TINY_CELLS = 16;

@@ -7,7 +7,8 @@
 import { InvalidInputError } from '../errors';
 import { Tensor } from '../tensor';
 import type { SamplingJob } from './job';
-import type { View } from './views';
+import { cellsOf, type View } from './views';
+import { weightsAt } from './weights';
 
 /** The guided prediction of one prompt in one window. */
 export interface Prediction {
@@ -18,99 +19,7 @@ export interface Prediction {
   latents: Tensor<'float32'>;
 }
 
-/** How much of a window a prompt holds. */
-export enum Reach {
-  None,
-  Part,
-  Whole,
-}
-
-/** Who counts for how much, in a phase of the job in which that does not change. */
-export interface FusionWeights {
-  /** Which regions act, and which of them are bootstrapped. */
-  phase: string;
-  /** Per prompt, over the canvas' cells: M_p. Where a bootstrapped prompt weighs nothing, its input is not the shared latents. */
-  masks: Float32Array[];
-  /** [view][prompt]: pairs without reach need no evaluation. */
-  reach: Reach[][];
-  /** Per prompt, whether it has its own input now. */
-  bootstrapped: boolean[];
-}
-
-/**
- * The weights at a model evaluation. A region weighs as much as its mask; while it is bootstrapped only where
- * it holds the cell, because elsewhere it predicts the noise of another input. The background gets what is
- * left, max(0, 1 − ΣM_p). With fusion 'first' or 'last' the regions first hide what lies below them.
- */
-export function weightsAt(job: SamplingJob, index: number): FusionWeights {
-  const bootstrapped = job.regions.map((region) => region.bootstrap && index < job.bootstrapEvaluations);
-  const active = job.regions.map((region) => index >= region.first && index < region.last);
-  const phase = active.map((on, p) => (on ? (bootstrapped[p] ? 'b' : 'a') : '-')).join('');
-  if (job.weights?.phase !== phase) job.weights = makeWeights(job, phase, active, bootstrapped);
-  return job.weights;
-}
-
-/** The weights after bootstrapping, with every region acting: how the picture is divided in general. */
-export function overallWeights(job: SamplingJob): FusionWeights {
-  return makeWeights(job, 'all', job.regions.map(() => true), job.regions.map(() => false));
-}
-
-function makeWeights(job: SamplingJob, phase: string, active: boolean[], bootstrapped: boolean[]): FusionWeights {
-  const regions = regionMasks(job, active, bootstrapped);
-  const background = job.fusion === 'average' ? averaged(job, regions) : stacked(job, regions);
-  const masks = [background, ...regions];
-  const reach = job.views.map((view) => masks.map((mask) => reachOf(mask, view, job.grid.width)));
-  return { phase, masks, reach, bootstrapped: [false, ...bootstrapped] };
-}
-
-function regionMasks(job: SamplingJob, active: boolean[], bootstrapped: boolean[]): Float32Array[] {
-  return job.regions.map(({ mask }, p) => {
-    if (!active[p]) return new Float32Array(mask.soft.length);
-    return bootstrapped[p] ? mask.soft.map((m, i) => (mask.hard[i] ? m : 0)) : mask.soft.slice();
-  });
-}
-
-/** The paper's rule, with a weight per region. Turns masks into weights in place; returns the background's. */
-function averaged(job: SamplingJob, masks: Float32Array[]): Float32Array {
-  const background = new Float32Array(job.grid.height * job.grid.width).fill(1);
-  masks.forEach((mask, p) => {
-    const { weight } = job.regions[p];
-    for (let i = 0; i < mask.length; i++) {
-      background[i] = remains(background[i], mask[i]);
-      mask[i] *= weight;
-    }
-  });
-  return background;
-}
-
-/** Front to back, each region takes what those before it left. In place; returns what is left for the background. */
-function stacked(job: SamplingJob, masks: Float32Array[]): Float32Array {
-  const left = new Float32Array(job.grid.height * job.grid.width).fill(1);
-  const frontToBack = job.fusion === 'first' ? masks : [...masks].reverse();
-  for (const mask of frontToBack) {
-    for (let i = 0; i < mask.length; i++) {
-      mask[i] = Math.min(mask[i], left[i]);
-      left[i] = remains(left[i], mask[i]);
-    }
-  }
-  return left;
-}
-
-/** a − b, at least 0; a trace left by rounding would cost the background an evaluation for nothing. */
-function remains(a: number, b: number): number {
-  const rest = a - b;
-  return rest > 1e-6 ? rest : 0;
-}
-
-function reachOf(mask: Float32Array, view: View, canvasWidth: number): Reach {
-  let held = 0;
-  for (let y = view.y; y < view.y + view.height; y++) {
-    for (let i = y * canvasWidth + view.x, end = i + view.width; i < end; i++) if (mask[i] > 0) held++;
-  }
-  return held === 0 ? Reach.None : held === view.height * view.width ? Reach.Whole : Reach.Part;
-}
-
-/** A fusion under way: Σ M_p·ε_p and Σ M_p over the windows and prompts added so far. */
+/** A fusion under way: Σ w·M_p·ε_p and Σ w·M_p over the windows and prompts added so far, w the window's weight. */
 export interface FusionSum {
   /** In double precision: predictions that are equal fuse to exactly themselves, whatever their weights. */
   value: Float64Array;
@@ -125,25 +34,21 @@ export function startFusion({ grid }: SamplingJob): FusionSum {
 /** Adds predictions in the order of windows and prompts, so that the order in which they come makes no difference. */
 export function addPredictions(job: SamplingJob, index: number, sum: FusionSum, predictions: Prediction[]): void {
   const { masks } = weightsAt(job, index);
-  const { channels, height, width } = job.grid;
-  const cells = height * width;
+  const planeSize = job.grid.height * job.grid.width;
   for (const { view, prompt, latents } of [...predictions].sort((a, b) => a.view.index - b.view.index || a.prompt - b.prompt)) {
-    const mask = masks[prompt];
+    const cells = cellsOf(view, job.grid.width);
     const noise = latents.data;
-    for (let row = 0; row < view.height; row++) {
-      const start = (view.y + row) * width + view.x;
-      for (let x = 0; x < view.width; x++) sum.weight[start + x] += mask[start + x];
-      for (let c = 0; c < channels; c++) {
-        const from = (c * view.height + row) * view.width;
-        const to = c * cells + start;
-        for (let x = 0; x < view.width; x++) sum.value[to + x] += mask[start + x] * noise[from + x];
-      }
+    for (let i = 0; i < cells.length; i++) {
+      const cell = cells[i];
+      const weight = masks[prompt][cell] * job.windowWeights[i];
+      sum.weight[cell] += weight;
+      for (let c = 0; c < job.grid.channels; c++) sum.value[c * planeSize + cell] += weight * noise[c * cells.length + i];
     }
   }
 }
 
 /**
- * Σ M_p·ε_p / Σ M_p.
+ * Σ w·M_p·ε_p / Σ w·M_p.
  * @returns [1, C, H, W]
  * @throws InvalidInputError when a cell got no prediction
  */

@@ -5,6 +5,7 @@ import { Tensor } from '../tensor';
 import type { StepInput } from './bootstrap';
 import type { Prediction } from './fusion';
 import type { SamplingJob } from './job';
+import { roll } from './views';
 
 /**
  * Predicts for each input and each of its prompts: u + g·(c − u), with c and u the model's outputs for the prompt
@@ -45,7 +46,8 @@ export async function predictNoise(
   return wanted.map(({ input, prompt, conditional, unconditional }) => {
     const c = outputs[conditional];
     const guided = unconditional === undefined ? c : guide(outputs[unconditional], c, job.prompts[prompt].guidanceScale);
-    return { view: input.view, prompt, latents: guided };
+    const [down, right] = input.moved ?? [0, 0];
+    return { view: input.view, prompt, latents: input.moved ? roll(guided, -down, -right) : guided };
   });
 }
 

@@ -1,18 +1,19 @@
 /** One picture to be made: everything the steps need, and the latents they work on. */
 import { randomInt } from 'node:crypto';
-import { CancelledError, InvalidInputError } from '../errors';
+import { CancelledError, InvalidInputError, MissingInputError } from '../errors';
+import { checkImage } from '../image/resize';
 import type { DiffusionModel, ModelFacts } from '../model';
 import { addressedNoise, torchNoise } from '../noise';
 import { resolveOptions, SAMPLER_OPTIONS, type SamplerOptions } from '../options';
 import { createScheduler, withScheduler } from '../schedulers';
 import type { Scheduler, SchedulerConfig, StepNoise } from '../schedulers/scheduler';
 import { Tensor } from '../tensor';
-import { encodeBackgrounds, pickBackgrounds } from './bootstrap';
+import { backgroundImages, encodeBackgrounds, pickBackgrounds } from './bootstrap';
 import { findProblems } from './findings';
-import { type FusionWeights, Reach, weightsAt } from './fusion';
 import { type LatentRegion, preparePrompt, prepareRegions, type Prompt, tensorSharer } from './regions';
 import type { Conditioning, Finding, Region } from './types';
 import { type Grid, spreadViews, type View } from './views';
+import { type FusionWeights, Reach, weightsAt, windowWeights } from './weights';
 
 /** What to make. */
 export interface SampleRequest {
@@ -23,9 +24,13 @@ export interface SampleRequest {
   options?: Partial<SamplerOptions>;
   /** Instead of the checkpoint's own. */
   schedulerConfig?: SchedulerConfig;
+  /** Latents [1, C, h, w] of a picture of the canvas' size to start from; see the options strength and keepBackground. */
+  initialImage?: Tensor;
+  /** uint8 [H, W, 3] of any size, with bootstrappingBackground 'image': what regions see around themselves in each window. */
+  bootstrappingImage?: Tensor;
   signal?: AbortSignal;
-  /** After every step. */
-  onStep?(progress: Progress): void;
+  /** After every step; sampling goes on when it has ended. */
+  onStep?(progress: Progress): void | Promise<void>;
 
   /** Unit Gaussian noise [1, C, h, w] instead of the seed's; times the scheduler's initNoiseSigma it is x_T. */
   initialNoise?: Tensor<'float32'>;
@@ -47,11 +52,14 @@ export interface Progress {
   timestep: number;
   /** The sample after it, [1, C, h, w]. */
   latents: Tensor<'float32'>;
+  /** The picture as the model foresees it, [1, C, h, w]. */
+  original: Tensor<'float32'>;
 }
 
 /** A job between two steps. Only takeStep changes what the picture becomes; the rest counts and remembers. */
 export interface SamplingJob {
   readonly facts: ModelFacts;
+  readonly options: SamplerOptions;
   readonly seed: number;
   /** In pixels. */
   readonly width: number;
@@ -59,7 +67,8 @@ export interface SamplingJob {
   readonly steps: number;
   readonly grid: Grid;
   readonly views: View[];
-  readonly fusion: string;
+  /** What each cell of a window weighs. */
+  readonly windowWeights: Float64Array;
   /** The background, then the regions. */
   readonly prompts: Prompt[];
   readonly regions: LatentRegion[];
@@ -67,16 +76,22 @@ export interface SamplingJob {
   readonly stepNoise: StepNoise;
   /** The first this many model evaluations are bootstrapped. */
   readonly bootstrapEvaluations: number;
+  /** See the request. */
+  readonly bootstrappingImage?: Tensor<'uint8'>;
   readonly backgrounds: Tensor<'float32'>[];
   readonly backgroundPicks: number[][];
   readonly rowsPerCall: number;
   /** x_T's own unit noise, which the bootstrapping backgrounds share. */
   readonly noise: Tensor<'float32'>;
+  /** The latents of the picture to keep outside the regions, and for each cell the share that is painted. */
+  readonly kept?: { image: Tensor<'float32'>; painted: Float32Array };
   readonly findings: Finding[];
   readonly timings: Timings;
 
   /** The shared sample before evaluation `index`, [1, C, h, w]. */
   latents: Tensor<'float32'>;
+  /** The picture as the model foresaw it at the last evaluation; the latents themselves before the first. */
+  original: Tensor<'float32'>;
   /** Model evaluations done. */
   index: number;
   unetRows: number;
@@ -110,41 +125,48 @@ export async function createJob(model: DiffusionModel, request: SampleRequest): 
   const { width, height, grid, views } = placeViews(facts, options, findings);
   const seed = options.seed ?? randomInt(2 ** 32);
   const ownConfig = request.schedulerConfig ?? facts.schedulerConfig;
-  const scheduler = createScheduler(options.scheduler === 'checkpoint' ? ownConfig : withScheduler(ownConfig, options.scheduler), options.steps);
+  const startStep = request.initialImage ? firstStep(options) : 0;
+  const scheduler = createScheduler(options.scheduler === 'checkpoint' ? ownConfig : withScheduler(ownConfig, options.scheduler), options.steps, { startStep });
   const evaluations = scheduler.timesteps.length;
 
   const share = tensorSharer();
   const background = preparePrompt(request.background, 'background', options.guidanceScale, share);
-  const regions = await prepareRegions(request.regions, background, grid, evaluations, share);
+  const regions = await prepareRegions(request.regions, background, { grid, ...options }, evaluations, share);
   const shape = [1, grid.channels, grid.height, grid.width];
   const noise = request.initialNoise ? checkShape(request.initialNoise, shape, 'initialNoise') : seededNoise(seed, regions, shape);
+  const image = request.initialImage && checkShape(request.initialImage, shape, 'initialImage');
+  const latents = image ? scheduler.addNoise(image, noise, 0) : times(noise, scheduler.initNoiseSigma);
 
   const job: SamplingJob = {
     facts,
+    options,
     seed,
     width,
     height,
     steps: options.steps,
     grid,
     views,
-    fusion: options.fusion,
+    windowWeights: windowWeights(options.windowWeights, views[0]),
     prompts: [background, ...regions],
     regions,
     scheduler,
     stepNoise: request.stepNoise ?? ((index) => addressedNoise(seed, 'step', index, shape)),
-    bootstrapEvaluations: regions.some((region) => region.bootstrap) ? bootstrapShare(options, evaluations) : 0,
+    bootstrapEvaluations: regions.some((region) => region.bootstrap) ? bootstrapShare(options, options.steps - startStep, evaluations) : 0,
+    ...(request.bootstrappingImage && { bootstrappingImage: checkImage(request.bootstrappingImage, 'bootstrappingImage') }),
     backgrounds: [],
     backgroundPicks: [],
     rowsPerCall: request.rowsPerCall ?? ROWS_PER_CALL,
     noise,
+    ...(options.keepBackground ? { kept: keepOutside(image, regions) } : {}),
     findings,
     timings: { unet: 0, encode: 0, total: 0 },
-    latents: times(noise, scheduler.initNoiseSigma),
+    latents,
+    original: latents,
     index: 0,
     unetRows: 0,
   };
   findings.push(...findProblems(job));
-  if (needsBackgrounds(job)) await addBackgrounds(job, model, request, options.bootstrappingBackground);
+  if (needsBackgrounds(job)) await addBackgrounds(job, model, request);
   job.timings.total += performance.now() - started;
   return job;
 }
@@ -163,12 +185,28 @@ function placeViews(facts: ModelFacts, options: SamplerOptions, findings: Findin
   const window = rounded('windowSize', options.windowSize ?? facts.nativeSize) / facts.latentFactor;
   const grid = { channels: facts.latentChannels, height: height / facts.latentFactor, width: width / facts.latentFactor };
   const stride = Math.max(1, Math.round(window * (1 - options.windowOverlap)));
-  return { width, height, grid, views: spreadViews(grid, window, stride) };
+  return { width, height, grid, views: spreadViews(grid, window, stride, options.circular) };
 }
 
-/** Bootstrapping as a number of model evaluations: of a second-order scheduler, which asks more often than it steps, the same share. */
-function bootstrapShare(options: SamplerOptions, evaluations: number): number {
-  const { bootstrapping, bootstrappingUnit, steps } = options;
+/** Which of the steps to start at, so that `strength` of them are taken (as in diffusers' image-to-image), at least one. */
+function firstStep({ steps, strength }: SamplerOptions): number {
+  return steps - Math.max(1, Math.floor(steps * strength));
+}
+
+/** @throws MissingInputError when there is no picture to keep, or no region to paint */
+function keepOutside(image: Tensor<'float32'> | undefined, regions: LatentRegion[]): SamplingJob['kept'] {
+  if (!image) throw new MissingInputError('initialImage', 'With keepBackground on, send the picture to keep through a vae-encode node first.');
+  if (regions.length === 0) throw new MissingInputError('regions', 'With keepBackground on, only regions are painted: add one.');
+  const painted = regions[0].mask.soft.map((_, cell) => Math.min(1, regions.reduce((sum, { mask }) => sum + mask.soft[cell], 0)));
+  return { image, painted };
+}
+
+/**
+ * Bootstrapping as a number of model evaluations: of a second-order scheduler, which asks more often than it steps, the same share.
+ * @param steps that are taken
+ */
+function bootstrapShare(options: SamplerOptions, steps: number, evaluations: number): number {
+  const { bootstrapping, bootstrappingUnit } = options;
   if (bootstrappingUnit === 'fraction' && bootstrapping > 1) {
     throw new InvalidInputError('bootstrapping', bootstrapping, "a fraction from 0 to 1, or a number of steps with bootstrappingUnit 'steps'");
   }
@@ -198,7 +236,7 @@ function needsBackgrounds(job: SamplingJob): boolean {
 }
 
 /** Gives the job its bootstrapping backgrounds and says who gets which. */
-export async function addBackgrounds(job: SamplingJob, model: DiffusionModel, request: Pick<SampleRequest, 'backgrounds' | 'backgroundPicks' | 'signal'>, kind: string): Promise<void> {
+export async function addBackgrounds(job: SamplingJob, model: DiffusionModel, request: Pick<SampleRequest, 'backgrounds' | 'backgroundPicks' | 'signal'>): Promise<void> {
   const { bootstrapEvaluations: count, seed, views, facts } = job;
   const [view] = views;
   const shape = [1, facts.latentChannels, view.height, view.width];
@@ -206,22 +244,25 @@ export async function addBackgrounds(job: SamplingJob, model: DiffusionModel, re
   if (request.backgrounds) {
     if (!Array.isArray(request.backgrounds) || request.backgrounds.length === 0) throw new InvalidInputError('backgrounds', request.backgrounds, 'at least one tensor');
     job.backgrounds.push(...request.backgrounds);
-  } else if (facts.canEncodeImages) {
-    const [height, width] = [view.height * facts.latentFactor, view.width * facts.latentFactor];
-    throwIfCancelled(request.signal);
-    job.backgrounds.push(...(await encodeBackgrounds(model, kind, count, seed, height, width, request.signal)));
   } else {
-    // Zero is the middle of the latents' range, about a mid grey: plain, and better than refusing the job.
-    job.backgrounds.push(Tensor.float32(new Float32Array(shape.reduce((a, b) => a * b)), shape));
-    job.findings.push({
-      code: 'NO_ENCODER',
-      message: `${facts.name} has no VAE encoder, so bootstrapping uses a plain grey background instead of ${kind === 'white' ? 'white' : 'random colours'}. Add vae_encoder to the model's folder for better regions.`,
-    });
+    throwIfCancelled(request.signal);
+    const images = backgroundImages(job, count, view.height * facts.latentFactor, view.width * facts.latentFactor);
+    const encoded = await encodeBackgrounds(model, images, request.signal);
+    job.backgrounds.push(...(encoded ?? [plainGrey(shape)]));
+    if (!encoded) {
+      const message = `${facts.name} has no VAE encoder, so bootstrapping uses a plain grey background. Add vae_encoder to the model's folder for better regions.`;
+      job.findings.push({ code: 'NO_ENCODER', message });
+    }
   }
   job.backgrounds.forEach((background, i) => checkShape(background, shape, `backgrounds[${i}]`));
   job.backgroundPicks.push(...(request.backgroundPicks ?? pickBackgrounds(seed, job.backgrounds.length, count, views.length, job.regions.length)));
   checkPicks(job);
   job.timings.encode += performance.now() - started;
+}
+
+/** Zero is the middle of the latents' range, about a mid grey: plain, and better than refusing the job. */
+function plainGrey(shape: number[]): Tensor<'float32'> {
+  return Tensor.float32(new Float32Array(shape.reduce((a, b) => a * b)), shape);
 }
 
 function checkPicks({ backgroundPicks, backgrounds, bootstrapEvaluations, views, regions }: SamplingJob): void {

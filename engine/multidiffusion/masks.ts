@@ -102,10 +102,11 @@ export function reduceMask(plane: Plane, height: number, width: number): LatentM
  * A soft edge: the weight rises linearly from the region's outline inwards and reaches the mask's own value at
  * `radius` cells (or in the middle of a region narrower than that). It rises inwards so that the region
  * never weighs anything where its bootstrapped input is not the shared latents. The canvas' border is no outline.
+ * @param circular whether the left and right border touch
  */
-export function featherMask({ soft, hard }: LatentMask, height: number, width: number, radius: number): LatentMask {
+export function featherMask({ soft, hard }: LatentMask, height: number, width: number, radius: number, circular = false): LatentMask {
   if (!(radius > 0)) return { soft, hard };
-  const distance = distanceInside(hard, height, width, radius);
+  const distance = distanceInside(hard, height, width, radius, circular);
   const full = Math.min(radius, largest(distance));
   const feathered = new Float32Array(soft.length);
   for (let i = 0; i < soft.length; i++) feathered[i] = hard[i] ? soft[i] * Math.min(1, distance[i] / full) : 0;
@@ -113,7 +114,7 @@ export function featherMask({ soft, hard }: LatentMask, height: number, width: n
 }
 
 /** For each cell inside, the distance of its centre to the nearest outline, in cells, at most limit + 1. */
-function distanceInside(hard: Uint8Array, height: number, width: number, limit: number): Float32Array {
+function distanceInside(hard: Uint8Array, height: number, width: number, limit: number, circular: boolean): Float32Array {
   const reach = Math.ceil(limit) + 1;
   const vertical = new Float32Array(hard.length);
   for (let x = 0; x < width; x++) {
@@ -127,14 +128,36 @@ function distanceInside(hard: Uint8Array, height: number, width: number, limit: 
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {
       let nearest = reach * reach;
-      for (let k = Math.max(0, x - reach); k <= Math.min(width - 1, x + reach); k++) {
-        const v = vertical[y * width + k];
+      for (let k = x - reach; k <= x + reach; k++) {
+        if (!circular && (k < 0 || k >= width)) continue;
+        const v = vertical[y * width + ((k % width) + width) % width];
         nearest = Math.min(nearest, v * v + (k - x) * (k - x));
       }
       distance[y * width + x] = Math.max(0, Math.sqrt(nearest) - 0.5);
     }
   }
   return distance;
+}
+
+/**
+ * A mask's Gaussian blur, for masks that grow. What lies beyond the canvas' border counts as its border does.
+ * @param radius standard deviation in cells
+ * @param circular whether the left and right border touch
+ */
+export function blurMask({ hard }: LatentMask, height: number, width: number, radius: number, circular: boolean): Float32Array {
+  const reach = Math.ceil(3 * radius);
+  const kernel = Array.from({ length: 2 * reach + 1 }, (_, k) => Math.exp(-(((k - reach) / radius) ** 2) / 2));
+  const total = kernel.reduce((a, b) => a + b);
+  const column = (x: number): number => (circular ? ((x % width) + width) % width : Math.min(width - 1, Math.max(0, x)));
+  const row = (y: number): number => Math.min(height - 1, Math.max(0, y));
+  const across = Float64Array.from(hard, (_, i) => {
+    const [y, x] = [Math.floor(i / width), i % width];
+    return kernel.reduce((sum, weight, k) => sum + weight * hard[y * width + column(x + k - reach)], 0) / total;
+  });
+  return Float32Array.from(hard, (_, i) => {
+    const [y, x] = [Math.floor(i / width), i % width];
+    return kernel.reduce((sum, weight, k) => sum + weight * across[row(y + k - reach) * width + x], 0) / total;
+  });
 }
 
 /** For each target cell, which source cells it overlaps and with what share of its own length. */

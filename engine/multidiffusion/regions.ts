@@ -3,7 +3,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { InvalidInputError, MissingInputError } from '../errors';
 import { REGION_OPTIONS, resolveOptions } from '../options';
 import { Tensor } from '../tensor';
-import { featherMask, type LatentMask, maskPlane, reduceMask } from './masks';
+import { blurMask, featherMask, type LatentMask, maskPlane, reduceMask } from './masks';
 import { type Conditioning, CONDITIONING_KIND, type Region } from './types';
 import type { Grid } from './views';
 
@@ -20,6 +20,8 @@ export interface Prompt {
 /** A prompt with its place on the latent grid. */
 export interface LatentRegion extends Prompt {
   mask: LatentMask;
+  /** For a mask that grows as the noise falls. */
+  blurred?: Float32Array;
   weight: number;
   /** Whether it has its own input while the job bootstraps. */
   bootstrap: boolean;
@@ -31,6 +33,15 @@ export interface LatentRegion extends Prompt {
 }
 
 export const MAX_REGIONS = 100;
+
+/** Where regions come to lie. */
+export interface Canvas {
+  grid: Grid;
+  /** Whether the left and right edge touch. */
+  circular: boolean;
+  /** Whether masks grow: then they are blurred by their feather, or by one cell. */
+  growingMasks: boolean;
+}
 
 /** Gives, for equal embeddings, one and the same Tensor. */
 export type ShareTensor = (tensor: Tensor) => Tensor;
@@ -75,7 +86,7 @@ export function preparePrompt(value: unknown, name: string, guidanceScale: numbe
 export async function prepareRegions(
   value: unknown,
   background: Prompt,
-  grid: Grid,
+  canvas: Canvas,
   evaluations: number,
   share: ShareTensor,
 ): Promise<LatentRegion[]> {
@@ -84,7 +95,7 @@ export async function prepareRegions(
   if (value.length > MAX_REGIONS) throw new InvalidInputError('regions', `${value.length} regions`, `up to ${MAX_REGIONS}`);
   const regions: LatentRegion[] = [];
   for (const [index, region] of value.entries()) {
-    regions.push(prepareRegion(region, `regions[${index}]`, index, background, grid, evaluations, share));
+    regions.push(prepareRegion(region, `regions[${index}]`, index, background, canvas, evaluations, share));
     await nextTurn();
   }
   return regions;
@@ -95,7 +106,7 @@ function prepareRegion(
   where: string,
   index: number,
   background: Prompt,
-  grid: Grid,
+  canvas: Canvas,
   evaluations: number,
   share: ShareTensor,
 ): LatentRegion {
@@ -119,12 +130,15 @@ function prepareRegion(
       `[${expected.dims.join(', ')}] as the background has it (encode all prompts with the same model)`,
     );
   }
-  const reduced = reduceMask(maskPlane(region.mask, `${where}.mask`), grid.height, grid.width);
+  const { height, width } = canvas.grid;
+  const reduced = reduceMask(maskPlane(region.mask, `${where}.mask`), height, width);
+  const feather = options.feather * Math.min(height, width);
   const first = Math.min(evaluations - 1, Math.round(options.start * evaluations));
   return {
     ...prompt,
     name: typeof region.name === 'string' && region.name.trim() ? region.name : `region ${index + 1}`,
-    mask: featherMask(reduced, grid.height, grid.width, options.feather * Math.min(grid.height, grid.width)),
+    mask: featherMask(reduced, height, width, feather, canvas.circular),
+    ...(canvas.growingMasks ? { blurred: blurMask(reduced, height, width, feather || 1, canvas.circular) } : {}),
     weight: options.weight,
     bootstrap: options.bootstrap,
     first,

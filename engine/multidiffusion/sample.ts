@@ -8,11 +8,13 @@ import { MultiDiffusionError } from '../errors';
 import type { DiffusionModel } from '../model';
 import { Tensor } from '../tensor';
 import { prepareInputs } from './bootstrap';
-import { addPredictions, finishFusion, Reach, startFusion, weightsAt } from './fusion';
+import { addPredictions, finishFusion, startFusion } from './fusion';
 import { predictNoise } from './guidance';
 import { createJob, type SamplingJob, type SampleRequest, throwIfCancelled, type Timings } from './job';
+import { foresee } from './levels';
 import type { Finding } from './types';
 import type { View } from './views';
+import { Reach, weightsAt } from './weights';
 
 export interface SampleResult {
   /** [1, C, h, w], scaled as the UNet uses them. */
@@ -56,7 +58,7 @@ export async function sample(model: DiffusionModel, request: SampleRequest, eval
     throwIfCancelled(signal);
     const fused = await evaluate(model, job, index, signal);
     takeStep(job, index, fused);
-    onStep?.({ index: job.index, total, timestep: job.scheduler.timesteps[index], latents: job.latents });
+    await onStep?.({ index: job.index, total, timestep: job.scheduler.timesteps[index], latents: job.latents, original: job.original });
   }
   job.timings.total += performance.now() - started;
   return resultOf(job);
@@ -87,8 +89,20 @@ export function takeStep(job: SamplingJob, index: number, fused: Tensor<'float32
         'The model may have overflowed in half precision, or its files are damaged: try a float32 export.',
     );
   }
+  job.original = foresee(job.scheduler, index, job.latents, fused);
   job.latents = job.scheduler.step(fused, index, job.latents, job.stepNoise);
+  if (job.kept) job.latents = keepBackground(job, index + 1, job.kept);
   job.index = index + 1;
+}
+
+/** Outside the regions the latents of the picture that is kept, noised to the level before evaluation `index`; in the end as they are. */
+function keepBackground({ latents, scheduler, noise }: SamplingJob, index: number, { image, painted }: NonNullable<SamplingJob['kept']>): Tensor<'float32'> {
+  const kept = index < scheduler.timesteps.length ? scheduler.addNoise(image, noise, index).data : image.data;
+  const mixed = latents.data.map((x, i) => {
+    const share = painted[i % painted.length];
+    return share === 1 ? x : share * x + (1 - share) * kept[i];
+  });
+  return Tensor.float32(mixed, latents.dims);
 }
 
 /** Whole windows, as many at a time as fit into one call of the model: memory is bounded by the call, not by the canvas. */

@@ -8,7 +8,7 @@ export interface Grid {
   width: number;
 }
 
-/** A window, in latent cells. */
+/** A window, in latent cells. Of a circular canvas it may begin near the right edge and go on at the left one. */
 export interface View {
   index: number;
   x: number;
@@ -23,13 +23,14 @@ export interface View {
  * where it does, they are the same.
  * @param window side of a window in cells; a smaller canvas gets one window of its own size
  * @param stride the largest allowed distance between neighbours, in cells
+ * @param circular whether windows go round the left and right edge: then at least two, so that one shows what the other cuts
  */
-export function spreadViews(grid: Grid, window: number, stride: number): View[] {
+export function spreadViews(grid: Grid, window: number, stride: number, circular = false): View[] {
   const height = Math.min(window, grid.height);
   const width = Math.min(window, grid.width);
   const views: View[] = [];
   for (const y of spread(grid.height, height, stride)) {
-    for (const x of spread(grid.width, width, stride)) views.push({ index: views.length, x, y, height, width });
+    for (const x of circular ? spreadRound(grid.width, stride) : spread(grid.width, width, stride)) views.push({ index: views.length, x, y, height, width });
   }
   return views;
 }
@@ -39,17 +40,46 @@ function spread(length: number, window: number, stride: number): number[] {
   return Array.from({ length: steps + 1 }, (_, i) => (steps ? Math.round((i * (length - window)) / steps) : 0));
 }
 
+function spreadRound(length: number, stride: number): number[] {
+  const count = Math.max(2, Math.ceil(length / stride));
+  return Array.from({ length: count }, (_, i) => Math.round((i * length) / count));
+}
+
+/** For each cell of a window, row by row, its index in a plane of the canvas. */
+export function cellsOf(view: View, canvasWidth: number): Int32Array {
+  return Int32Array.from({ length: view.height * view.width }, (_, i) => {
+    const x = (view.x + (i % view.width)) % canvasWidth;
+    return (view.y + Math.floor(i / view.width)) * canvasWidth + x;
+  });
+}
+
 /** The part of a canvas [1, C, H, W] that a window shows, [1, C, h, w]; the canvas itself when it shows all. */
 export function crop(canvas: Tensor<'float32'>, view: View): Tensor<'float32'> {
   const [, channels, height, width] = canvas.dims;
-  if (view.height === height && view.width === width) return canvas;
+  if (view.height === height && view.width === width && view.x === 0) return canvas;
   const source = canvas.data;
-  const target = new Float32Array(channels * view.height * view.width);
+  const cells = cellsOf(view, width);
+  const target = new Float32Array(channels * cells.length);
   for (let c = 0; c < channels; c++) {
-    for (let row = 0; row < view.height; row++) {
-      const from = (c * height + view.y + row) * width + view.x;
-      target.set(source.subarray(from, from + view.width), (c * view.height + row) * view.width);
-    }
+    for (let i = 0; i < cells.length; i++) target[c * cells.length + i] = source[c * height * width + cells[i]];
   }
   return Tensor.float32(target, [1, channels, view.height, view.width]);
+}
+
+/** Moves a window's content by whole cells; what leaves on one side comes back on the other. */
+export function roll(latents: Tensor<'float32'>, down: number, right: number): Tensor<'float32'> {
+  const [, , height, width] = latents.dims;
+  const source = latents.data;
+  const rolled = new Float32Array(source.length);
+  for (let i = 0; i < rolled.length; i++) {
+    const x = i % width;
+    const y = Math.floor(i / width) % height;
+    const plane = i - y * width - x;
+    rolled[plane + wrap(y + down, height) * width + wrap(x + right, width)] = source[i];
+  }
+  return Tensor.float32(rolled, latents.dims);
+}
+
+function wrap(place: number, length: number): number {
+  return ((place % length) + length) % length;
 }

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { prepareInputs } from '../../dist/engine/multidiffusion/bootstrap';
-import { fuse, weightsAt } from '../../dist/engine/multidiffusion/fusion';
+import { fuse } from '../../dist/engine/multidiffusion/fusion';
 import { predictNoise } from '../../dist/engine/multidiffusion/guidance';
 import { createJob, type SampleRequest } from '../../dist/engine/multidiffusion/job';
 import { sample, takeStep } from '../../dist/engine/multidiffusion/sample';
 import type { Region } from '../../dist/engine/multidiffusion/types';
+import { weightsAt } from '../../dist/engine/multidiffusion/weights';
 import { SCHEDULER_NAMES } from '../../dist/engine/options';
 import { withScheduler } from '../../dist/engine/schedulers';
 import { Tensor } from '../../dist/engine/tensor';
