@@ -6,6 +6,7 @@
 import os from 'node:os';
 import { MultiDiffusionError, type ErrorCode } from '../errors';
 import { PromptTokenizer } from '../checkpoint/tokenizer';
+import { isOutOfMemory } from './batching';
 import { BatchMemory, decode, encodeImages, encodeText, predict } from './components';
 import { chooseProvider, type ChosenProvider } from './providers';
 import type { CallName, Calls, FromProcess, ProcessSetup, ToProcess, WireTensor } from './protocol';
@@ -95,7 +96,9 @@ async function answer(message: { type: CallName; id: number }): Promise<void> {
     send({ type: 'result', id: message.id, result: await handler(message, request) });
   } catch (error) {
     const code: ErrorCode = error instanceof MultiDiffusionError ? error.code : 'INFERENCE';
-    send({ type: 'error', id: message.id, code, message: (error as Error).message });
+    const { message: reason } = error as Error;
+    const text = error instanceof MultiDiffusionError || !isOutOfMemory(error) ? reason : `Memory does not suffice (${reason}). Use smaller pictures, or a smaller model.`;
+    send({ type: 'error', id: message.id, code, message: text });
   } finally {
     requests.delete(message.id);
   }

@@ -5,7 +5,7 @@ import { acquireCheckpoint, closeUnusedCheckpoints, openCheckpoint, Tensor, torc
 import { readFacts } from '../../dist/engine/checkpoint/facts';
 import { readLayout } from '../../dist/engine/checkpoint/layout';
 import { readOnnxHeader } from '../../dist/engine/checkpoint/onnx-header';
-import { checkpointFolder, copyCheckpoint, isAlive, until } from './support/checkpoints';
+import { checkpointFolder, copyCheckpoint, isAlive, shareBeyond, until } from './support/checkpoints';
 
 describe('checkpoint folder', () => {
   it('states the facts, or Stable Diffusion’s own', async () => {
@@ -327,6 +327,50 @@ function steepestStep({ data, dims: [height, width] }: Tensor): number {
   }
   return Math.max(...rows, ...columns);
 }
+
+describe('bundled model', () => {
+  let pocket: Checkpoint;
+  before(async () => {
+    pocket = await openCheckpoint(path.join(__dirname, '../../models/pocket'), { provider: 'cpu' });
+  });
+  after(() => pocket.close());
+
+  it('states its facts', () => {
+    const { latentChannels, latentFactor, nativeSize, sizeMultiple, canEncodeImages, guidanceEmbedded } = pocket.facts;
+    assert.deepEqual({ latentChannels, latentFactor, nativeSize, sizeMultiple, canEncodeImages, guidanceEmbedded }, {
+      latentChannels: 4, latentFactor: 4, nativeSize: 128, sizeMultiple: 16, canEncodeImages: true, guidanceEmbedded: false,
+    });
+  });
+
+  it('knows the words of the living room, and tells those that it doesn’t', async () => {
+    const words = async (prompt: string) => (await pocket.encodeConditioning(prompt)).unknownWords;
+    assert.equal(await words('a living room, a red sofa, a plant and a painting'), undefined);
+    assert.deepEqual(await words('a red quasar'), ['quasar']);
+  });
+
+  it('draws on every canvas that its facts allow', async () => {
+    const [{ embeddings }] = await pocket.encodePrompts(['']);
+    for (const [height, width] of [[16, 16], [48, 112], [128, 240]]) {
+      const dims = [1, 4, height / 4, width / 4];
+      const [output] = await pocket.predict([{ latents: torchNoise(1, dims), embeddings }], 500);
+      assert.deepEqual(output.dims, dims);
+    }
+  });
+
+  it('is decoded in tiles as it is whole', async () => {
+    const latents = torchNoise(1, [1, 4, 48, 80]);
+    const whole = await pocket.decode(latents, { tileSize: 80 });
+    const tiled = await pocket.decode(latents, { tileSize: 24, overlap: 8 });
+    assert.equal(shareBeyond(tiled.data, whole.data, 2), 0);
+  });
+
+  it('turns a picture into latents and back', async () => {
+    const grey = Tensor.uint8(new Uint8Array(64 * 64 * 3).fill(160), [64, 64, 3]);
+    const [latents] = await pocket.encodeImages([grey]);
+    const back = await pocket.decode(latents);
+    assert.ok(meanDifference(back.data, grey.data) < 12, `off by ${meanDifference(back.data, grey.data)}`);
+  });
+});
 
 describe('shared checkpoints', () => {
   const folder = checkpointFolder('tiny-sd2');

@@ -4,6 +4,7 @@ import path from 'node:path';
 import fc from 'fast-check';
 import { openCheckpoint, Tensor, torchNoise, type Checkpoint, type ProcessStatus } from '../../dist/engine';
 import { isOutOfMemory, largestCpuBatch, nextBatch, runInBatches, type BatchRules } from '../../dist/engine/inference/batching';
+import { BatchMemory, decode, encodeImages, encodeText, predict } from '../../dist/engine/inference/components';
 import { floatToHalf, halfToFloat } from '../../dist/engine/inference/float16';
 import { probeModel } from '../../dist/engine/inference/probe-model';
 import { chooseProvider } from '../../dist/engine/inference/providers';
@@ -347,6 +348,138 @@ describe('inputs of a graph', () => {
     assert.ok(difference(guidanceEmbedding([8], 256), expected.data) < 1e-4);
     const two = guidanceEmbedding([8, 3], 256);
     assert.deepEqual(two.slice(256), guidanceEmbedding([3], 256));
+  });
+});
+
+describe('graphs of every exporter', () => {
+  type Info = { name: string; type: string; shape: Array<number | string> };
+  type Feeds = Record<string, { type: string; data: number[]; dims: number[] }>;
+  const request = { cancelled: false, runMilliseconds: 0 };
+  const held = (value: number, dtype: 'float32' | 'float16' = 'float32') => ({ dtype, dims: [1, 2, 3], data: dtype === 'float32' ? new Float32Array(6).fill(value) : floatToHalf(new Array<number>(6).fill(value)) });
+
+  /** A graph that records what it is fed, and answers with what `answer` makes of it. */
+  function graph(component: string, inputs: Info[], outputs: string[], answer: (feeds: Feeds) => object) {
+    const fed: Feeds[] = [];
+    const session = {
+      component,
+      inputs,
+      outputs: outputs.map((name) => ({ name, type: 'float32', shape: [] })),
+      input: (name: string) => inputs.find((input) => input.name === name),
+      run: async (_: object, feeds: Feeds) => {
+        fed.push(feeds);
+        return answer(feeds);
+      },
+    };
+    return { session: session as never, fed };
+  }
+
+  /** A UNet whose output is its sample. */
+  const unet = (timestep: Partial<Info>, sample: Partial<Info> = {}, states: Partial<Info> = {}) =>
+    graph(
+      'unet',
+      [
+        { name: 'sample', type: 'float32', shape: ['batch', 4, 'height', 'width'], ...sample },
+        { name: 'timestep', type: 'int64', shape: [], ...timestep },
+        { name: 'encoder_hidden_states', type: 'float32', shape: ['batch', 'sequence', 3], ...states },
+      ],
+      ['out_sample'],
+      (feeds) => ({ out_sample: feeds.sample }),
+    );
+  const rows = (count: number) => ({ latents: Float32Array.from({ length: count * 4 }, (_, i) => i), dims: [count, 4, 1, 1], timestep: 501, embeddings: Array.from({ length: count }, (_, i) => held(i)) });
+  const memory = () => new BatchMemory(false, 1e6);
+
+  for (const [exporter, timestep, expected] of [
+    ['diffusers, int64', { shape: ['batch'], type: 'int64' }, { dims: [3], data: BigInt64Array.of(501n, 501n, 501n) }],
+    ['diffusers, float', { shape: ['batch'], type: 'float32' }, { dims: [3], data: Float32Array.of(501, 501, 501) }],
+    ['optimum', { shape: [], type: 'int64' }, { dims: [], data: BigInt64Array.of(501n) }],
+    ['older optimum', { shape: ['steps'], type: 'int64' }, { dims: [1], data: BigInt64Array.of(501n) }],
+    ['Olive', { shape: [1], type: 'float16' }, { dims: [1], data: floatToHalf([501]) }],
+  ] as const) {
+    it(`timestep as ${exporter} has it`, async () => {
+      const { session, fed } = unet({ ...timestep, shape: [...timestep.shape] });
+      await predict(session, request, rows(3), memory());
+      const { dims, data } = fed[0].timestep;
+      assert.deepEqual({ dims, data }, expected);
+    });
+  }
+
+  it('half precision in and out, single precision between', async () => {
+    const { session, fed } = unet({}, { type: 'float16' }, { type: 'float16' });
+    const input = { ...rows(2), embeddings: [held(0.5, 'float16'), held(2)] };
+    assert.deepEqual(await predict(session, request, input, memory()), input.latents);
+    assert.deepEqual(fed[0].sample.data, floatToHalf(input.latents));
+    assert.deepEqual([...halfToFloat(fed[0].encoder_hidden_states.data)], [...new Array(6).fill(0.5), ...new Array(6).fill(2)]);
+    const halves = { ...rows(1), embeddings: [held(0.5, 'float16')] };
+    await predict(session, request, halves, memory());
+    assert.deepEqual(fed[1].encoder_hidden_states.data, halves.embeddings[0].data);
+  });
+
+  it('a fixed batch is filled by repeating a row, and what was added is dropped', async () => {
+    const { session, fed } = unet({ shape: [2] }, { shape: [2, 4, 1, 1] });
+    const input = rows(3);
+    assert.deepEqual(await predict(session, request, input, memory()), input.latents);
+    assert.deepEqual(fed.map(({ sample }) => [...sample.data]), [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9, 10, 11, 8, 9, 10, 11]]);
+    assert.deepEqual(fed[1].timestep.dims, [2]);
+  });
+
+  it('on a GPU a few batch sizes are enough for any number of rows', async () => {
+    const { session, fed } = unet({});
+    const gpu = new BatchMemory(true, 1e6);
+    for (let count = 1; count <= 20; count++) {
+      const input = rows(count);
+      assert.deepEqual(await predict(session, request, input, gpu), input.latents);
+    }
+    assert.deepEqual([...new Set(fed.map(({ sample }) => sample.dims[0]))].sort(), [1, 2, 4, 8]);
+  });
+
+  it('text encoders with an attention mask, and with other names', async () => {
+    const output = (feeds: Feeds) => ({ type: 'float32', data: new Float32Array(feeds.ids.data.length), dims: [1, feeds.ids.data.length, 1], location: 'cpu' });
+    const { session, fed } = graph('textEncoder', [{ name: 'ids', type: 'int64', shape: [] }, { name: 'attention_mask', type: 'int32', shape: [] }], ['hidden'], (feeds) => ({ hidden: output(feeds) }));
+    const encoded = await encodeText(session, request, [[7, 8], [9, 10]]);
+    assert.deepEqual(encoded.map(({ dims }) => dims), [[1, 2, 1], [1, 2, 1]]);
+    assert.deepEqual(fed[1].ids.data, BigInt64Array.of(9n, 10n));
+    assert.deepEqual(fed[1].attention_mask.data, Int32Array.of(1, 1));
+  });
+
+  it('VAE encoders that give means and variances', async () => {
+    const { session, fed } = graph('vaeEncoder', [{ name: 'sample', type: 'float32', shape: [] }], ['latent_parameters'], () => ({
+      latent_parameters: { type: 'float32', data: Float32Array.of(1, 2, -9, -9), dims: [1, 4, 1, 1] },
+    }));
+    const { data, dims } = await encodeImages(session, request, Uint8Array.of(0, 255, 127, 0, 255, 127), [2, 1, 1, 3], 2);
+    assert.deepEqual([[...data], dims], [[1, 2, 1, 2], [2, 2, 1, 1]]);
+    assert.deepEqual([...fed[0].sample.data].map((value) => value.toFixed(3)), ['-1.000', '1.000', '-0.004']);
+  });
+
+  /** A decoder that makes every cell a 2×2 square of its first channel, and has memory for `most` cells. */
+  const decoder = (most: number, shape: Info['shape'] = ['batch', 4, 'height', 'width']) =>
+    graph('vaeDecoder', [{ name: 'latent_sample', type: 'float32', shape }], ['sample'], ({ latent_sample: { data, dims } }) => {
+      const [, , height, width] = dims;
+      if (height * width > most) throw new Error('std::bad_alloc');
+      const plane = Array.from({ length: 4 * height * width }, (_, i) => Number(data[Math.floor(i / 4 / width) * width + Math.floor((i % (2 * width)) / 2)]));
+      return { sample: { type: 'float32', data: Float32Array.from([...plane, ...plane, ...plane]), dims: [1, 3, 2 * height, 2 * width] } };
+    });
+
+  it('decoders that run out of memory get smaller tiles', async () => {
+    const { session, fed } = decoder(24 * 24);
+    const latents = Float32Array.from({ length: 4 * 40 * 40 }, (_, i) => ((i % 1600) / 800) - 1);
+    const { data, dims } = await decode(session, request, latents, [1, 4, 40, 40], { tileSize: 64, overlap: 8 });
+    assert.deepEqual(dims, [80, 80, 3]);
+    assert.deepEqual(fed.slice(0, 2).map(({ latent_sample: { dims: tile } }) => tile), [[1, 4, 40, 40], [1, 4, 20, 20]]);
+    const at = (y: number, x: number) => data[(y * 80 + x) * 3];
+    for (const [y, x] of [[0, 0], [39, 41], [79, 79]]) assert.ok(Math.abs(at(y, x) - (latents[(y >> 1) * 40 + (x >> 1)] / 2 + 0.5) * 255) <= 1);
+    await assert.rejects(decode(decoder(1).session, request, latents, [1, 4, 40, 40], { tileSize: 64, overlap: 8 }), { code: 'INFERENCE', message: /Memory does not suffice/ });
+  });
+
+  it('decoders of one size only decode larger pictures in tiles, and say so of smaller ones', async () => {
+    const { session, fed } = decoder(1e9, [1, 4, 16, 16]);
+    await decode(session, request, new Float32Array(4 * 16 * 24), [1, 4, 16, 24], { tileSize: 64, overlap: 8 });
+    assert.ok(fed.every(({ latent_sample: { dims } }) => dims.join() === '1,4,16,16'));
+    await assert.rejects(decode(session, request, new Float32Array(4 * 8 * 8), [1, 4, 8, 8], { tileSize: 64, overlap: 8 }), { code: 'INFERENCE', message: /16×16 only/ });
+  });
+
+  it('decoders that give no numbers are an error', async () => {
+    const { session } = decoder(1e9);
+    await assert.rejects(decode(session, request, new Float32Array(4 * 64).fill(NaN), [1, 4, 8, 8], { tileSize: 64, overlap: 8 }), { code: 'INFERENCE', message: /NaN/ });
   });
 });
 
