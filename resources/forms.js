@@ -46,13 +46,15 @@
     };
   }
 
+  // A flow that was made before a property existed has undefined there: the default holds then.
+
   /**
    * A validator for one of a few words.
    * @param {string} type @param {string} property @param {string[]} choices
    */
   function choice(type, property, choices) {
     return function (/** @type {unknown} */ value, /** @type {unknown} */ _options) {
-      if (typeof value === 'string' && choices.includes(value)) return true;
+      if (value === undefined || (typeof value === 'string' && choices.includes(value))) return true;
       return shared('error.choice', { label: labelOf(type, property), value: plain(value), choices: choices.join(', ') });
     };
   }
@@ -63,7 +65,7 @@
    */
   function colour(type, property) {
     return function (/** @type {unknown} */ value, /** @type {unknown} */ _options) {
-      if (typeof value === 'string' && /^#[0-9a-f]{6}$/i.test(value)) return true;
+      if (value === undefined || /^#[0-9a-f]{6}$/i.test(String(value))) return true;
       return shared('error.colour', { label: labelOf(type, property), value: plain(String(value)) });
     };
   }
@@ -137,12 +139,25 @@
     setTimeout(() => form.find('details').has('.input-error').prop('open', true), 0);
   }
 
+  /**
+   * Fills in the defaults of properties that a node from an older flow lacks.
+   * @param {any} node
+   */
+  function complete(node) {
+    for (const [property, { value }] of Object.entries(/** @type {Record<string, {value: unknown}>} */ (node._def.defaults))) {
+      if (node[property] !== undefined || value === '') continue;
+      const input = $('#node-input-' + property + ', #node-config-input-' + property).first();
+      if (input.is(':checkbox')) input.prop('checked', value);
+      else input.val(value);
+    }
+  }
+
   /** @param {string} text @param {number} length @returns {string} */
   function shorten(text, length) {
     const trimmed = text.trim().replace(/\s+/g, ' ');
     return trimmed.length > length ? trimmed.slice(0, length - 1).trimEnd() + '…' : trimmed;
   }
 
-  const forms = { plain, number, choice, colour, text, current, textOrMessage, sections, shorten, shared };
+  const forms = { plain, number, choice, colour, text, current, complete, textOrMessage, sections, shorten, shared };
   /** @type {any} */ (globalThis).MultiDiffusionForms = forms;
 })();

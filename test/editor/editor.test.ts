@@ -4,9 +4,9 @@ import fs from 'node:fs';
 import path from 'node:path';
 import type { Browser, Locator } from 'playwright-core';
 import { Editor, launchBrowser, type FlowNode } from './support/editor';
+import { loadDefinition, newNode, TYPES as OURS } from '../unit/support/editor';
 import { ROOT, startNodeRed, VERSIONS, type NodeRed } from './support/node-red';
 
-const TYPES = ['text-encode', 'region-mask', 'multidiffusion-sampler', 'vae-decode', 'save-image'];
 const EXAMPLES = fs.readdirSync(path.join(ROOT, 'examples')).filter((file) => file.endsWith('.json'));
 
 /** Two regions on a wide canvas, with the bundled model, or the tests' own where that is missing. */
@@ -14,28 +14,21 @@ function livingRoom(): FlowNode[] {
   const pocket = fs.existsSync(path.join(ROOT, 'models/pocket/model_index.json'));
   const model = pocket ? { checkpoint: 'pocket' } : { checkpoint: 'folder', folder: path.join(ROOT, 'test/fixtures/golden/checkpoints/tiny-sd2') };
   const at = (x: number, y: number) => ({ z: 'tab', x, y });
-  return [
+  const nodes: FlowNode[] = [
     { id: 'tab', type: 'tab', label: 'Living room' },
-    { id: 'model', type: 'diffusion-model', name: '', folder: '', provider: 'cpu', deviceId: '', threads: 1, ...model },
+    { id: 'model', type: 'diffusion-model', provider: 'cpu', threads: 1, ...model },
     { id: 'draw', type: 'inject', name: 'draw', props: [], repeat: '', once: false, ...at(120, 80), wires: [['room']] },
-    { id: 'room', type: 'text-encode', name: '', model: 'model', prompt: 'a living room', promptType: 'str', negativePrompt: '', negativePromptType: 'str', ...at(320, 80), wires: [['red']] },
-    { id: 'red', type: 'text-encode', name: '', model: 'model', prompt: 'a red sofa', promptType: 'str', negativePrompt: '', negativePromptType: 'str', ...at(320, 160), wires: [['sofa']] },
-    { id: 'sofa', type: 'region-mask', ...region('', [0.25, 0.5, 0.5, 0.4]), ...at(540, 160), wires: [['green']] },
-    { id: 'green', type: 'text-encode', name: '', model: 'model', prompt: 'a plant', promptType: 'str', negativePrompt: '', negativePromptType: 'str', ...at(320, 240), wires: [['plant']] },
-    { id: 'plant', type: 'region-mask', ...region('plant', [0.02, 0.4, 0.2, 0.5]), ...at(540, 240), wires: [['sampler']] },
-    {
-      id: 'sampler', type: 'multidiffusion-sampler', name: '', model: 'model', width: 192, height: 128, steps: 12, scheduler: 'checkpoint', guidanceScale: 5,
-      seedMode: 'fixed', seed: 7, bootstrapping: 0.2, bootstrappingUnit: 'fraction', bootstrappingBackground: 'random', fusion: 'average',
-      windowSize: '', windowOverlap: 0.5, ...at(320, 320), wires: [['decode'], [], []],
-    },
-    { id: 'decode', type: 'vae-decode', name: '', model: 'model', tileSize: '', ...at(540, 320), wires: [['save']] },
-    { id: 'save', type: 'save-image', name: '', folder: '', filename: 'picture', format: 'png', quality: 90, save: true, overwrite: true, dataUri: false, ...at(720, 320), wires: [['debug']] },
+    { id: 'room', type: 'text-encode', model: 'model', prompt: 'a living room', ...at(320, 80), wires: [['red']] },
+    { id: 'red', type: 'text-encode', model: 'model', prompt: 'a red sofa', ...at(320, 160), wires: [['sofa']] },
+    { id: 'sofa', type: 'region-mask', box: [0.25, 0.5, 0.5, 0.4], ...at(540, 160), wires: [['green']] },
+    { id: 'green', type: 'text-encode', model: 'model', prompt: 'a plant', ...at(320, 240), wires: [['plant']] },
+    { id: 'plant', type: 'region-mask', regionName: 'plant', box: [0.02, 0.4, 0.2, 0.5], ...at(540, 240), wires: [['sampler']] },
+    { id: 'sampler', type: 'multidiffusion-sampler', model: 'model', width: 192, height: 128, steps: 12, seedMode: 'fixed', seed: 7, ...at(320, 320), wires: [['decode']] },
+    { id: 'decode', type: 'vae-decode', model: 'model', ...at(540, 320), wires: [['save']] },
+    { id: 'save', type: 'save-image', filename: 'picture', overwrite: true, ...at(720, 320), wires: [['debug']] },
     { id: 'debug', type: 'debug', name: 'file', active: true, tosidebar: true, console: false, complete: 'filename', targetType: 'msg', ...at(720, 400), wires: [] },
   ];
-}
-
-function region(regionName: string, box: number[]): Record<string, unknown> {
-  return { name: '', regionName, shape: 'box', box, points: [], image: 'mask', imageType: 'msg', weight: 1, feather: 0, guidanceScale: '', seed: '', start: 0, end: 1, bootstrap: true };
+  return nodes.map((node) => ((OURS as readonly string[]).includes(node.type) ? { ...newNode(node.type, loadDefinition(node.type)), _: undefined, ...node } : node));
 }
 
 interface RegionNode {
@@ -100,7 +93,11 @@ for (const version of VERSIONS) {
       await nodeRed?.stop();
     });
     afterEach(async function () {
-      if (this.currentTest?.state === 'failed') await editor?.screenshot(`${short}-failed`);
+      if (this.currentTest?.state === 'failed') {
+        await editor?.screenshot(`${short}-failed`);
+        await editor?.close(); // whatever dialog is still open must not spoil the next test
+        editor = await Editor.open(browser, nodeRed.url);
+      }
       assert.deepEqual(editor?.errors.splice(0) ?? [], [], 'the page reports no errors');
     });
 
@@ -108,15 +105,15 @@ for (const version of VERSIONS) {
       const category = editor.page.locator('#red-ui-palette-container-multidiffusion');
       assert.equal(await category.locator('.red-ui-palette-header').innerText(), 'multidiffusion');
       const shown = await category.locator('.red-ui-palette-node').evaluateAll((nodes) => nodes.map((node) => node.getAttribute('data-palette-type')));
-      assert.deepEqual(shown.sort(), [...TYPES].sort());
+      assert.deepEqual(shown.sort(), OURS.filter((type) => type !== 'diffusion-model').sort());
       const icons = await editor.page.evaluate(() => fetch('icons').then((answer) => answer.json()) as Promise<Record<string, string[]>>);
-      for (const type of [...TYPES, 'diffusion-model']) assert.ok(icons['node-red-contrib-multidiffusion'].includes(`${type}.svg`), type);
+      for (const type of OURS) assert.ok(icons['node-red-contrib-multidiffusion'].includes(`${type}.svg`), type);
       await category.scrollIntoViewIfNeeded();
       await editor.screenshot(`${short}-palette`);
     });
 
     it('explains every node', async () => {
-      for (const type of [...TYPES, 'diffusion-model']) {
+      for (const type of OURS) {
         const help = await editor.page.evaluate((name) => RED.nodes.getNodeHelp(name) as string, type);
         assert.match(help, /^<p>[^<]+<\/p>/, `${type}: the first paragraph is the tooltip`);
         assert.match(help, /<h3[^>]*>Details/, type);
@@ -158,6 +155,15 @@ for (const version of VERSIONS) {
           assert.deepEqual(await editor.node(id), before, 'nothing changes by looking');
         });
       }
+
+      it('fills in the defaults that a node from an older flow lacks', async () => {
+        await editor.load(livingRoom().map((node) => (node.id === 'sampler' ? { ...node, fusion: undefined, windowOverlap: undefined } : node)));
+        const form = await editor.edit('sampler');
+        assert.equal(await form.locator('.input-error').count(), 0);
+        await editor.done();
+        const { fusion, windowOverlap } = await editor.node<{ fusion: string; windowOverlap: string }>('sampler');
+        assert.deepEqual([fusion, Number(windowOverlap)], ['average', 0.5]);
+      });
 
       it('says what is wrong with a value, and takes it when it is right', async () => {
         const form = await editor.edit('sampler');

@@ -34,6 +34,12 @@ describe('edit forms', () => {
         assert.equal(definition.labelStyle.call(named), 'node_label_italic');
       });
 
+      it('accepts a node from before some property existed', () => {
+        for (const property of Object.keys(definition.defaults)) {
+          if (property in OPTIONS[type]) assert.equal(validate(definition, newNode(type, definition, { [property]: undefined }), property), true, property);
+        }
+      });
+
       it('has an input for every property', () => {
         const html = readHtml(type);
         const drawn = type === 'region-mask' ? ['box', 'points'] : [];
