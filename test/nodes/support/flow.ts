@@ -1,5 +1,6 @@
 /** Small flows in a real Node-RED runtime, with our nodes, the tiny checkpoint and our English texts. */
 import fs from 'node:fs';
+import { createRequire } from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
 import { closeUnusedCheckpoints } from '../../../dist/engine';
@@ -10,7 +11,9 @@ export const TINY = path.join(ROOT, 'test/fixtures/golden/checkpoints/tiny-sd2')
 /** Its VAE encoder gives the mean: everything repeats. */
 export const TINY_LCM = path.join(ROOT, 'test/fixtures/golden/checkpoints/tiny-lcm');
 const TYPES = ['diffusion-model', 'text-encode', 'region-mask', 'multidiffusion-sampler', 'vae-decode', 'save-image'];
-const JOIN = '@node-red/nodes/core/sequence/17-split.js';
+/** NODE_RED names the folder of another Node-RED to test on. */
+const NODE_RED = require.resolve(process.env.NODE_RED ?? 'node-red');
+const JOIN = createRequire(NODE_RED).resolve('@node-red/nodes/core/sequence/17-split.js');
 
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 export type Any = any;
@@ -23,7 +26,7 @@ export interface FlowNode {
 
 // eslint-disable-next-line @typescript-eslint/no-require-imports -- it has no types
 const helper = require('node-red-node-test-helper') as Any;
-helper.init(require.resolve('node-red'));
+helper.init(NODE_RED);
 
 /** A user directory of its own, removed when the process ends. */
 export function temporaryDirectory(): string {
