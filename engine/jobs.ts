@@ -13,6 +13,8 @@ export interface JobQueueOptions {
   /** Most jobs that wait, the running one not counted. */
   limit?: number;
   overflow?: Overflow;
+  /** Most jobs that one client has waiting or running; default: no limit but the queue's. */
+  perClient?: number;
 }
 
 export interface JobOptions {
@@ -20,6 +22,8 @@ export interface JobOptions {
   id?: string;
   /** Higher goes first; default 0. */
   priority?: number;
+  /** Who asked for it; jobs of nobody in particular are not counted by client. */
+  client?: string;
   /** Cancels the job. */
   signal?: AbortSignal;
   /** Milliseconds from its start after which a job ends with TIMEOUT. */
@@ -37,6 +41,7 @@ export type JobState = 'queued' | 'running' | 'done' | 'failed' | 'cancelled';
 export interface Job<T = unknown> {
   readonly id: string;
   readonly priority: number;
+  readonly client?: string;
   readonly state: JobState;
   /** Settles when the job ends. */
   readonly result: Promise<T>;
@@ -69,7 +74,10 @@ class QueuedJob<T = unknown> implements Job<T> {
     readonly id: string,
     readonly priority: number,
     readonly work: (context: JobContext) => Promise<T>,
-    readonly timeout?: number,
+    readonly timeout: number | undefined,
+    readonly client: string | undefined,
+    /** Counts up from job to job: the clock may give two the same time. */
+    readonly serial: number,
   ) {
     this.result = new Promise((resolve, reject) => {
       this.settle = (outcome) => ('error' in outcome ? reject(outcome.error) : resolve(outcome.value));
@@ -82,6 +90,8 @@ class QueuedJob<T = unknown> implements Job<T> {
 export class JobQueue extends EventEmitter<JobEvents> {
   readonly limit: number;
   readonly overflow: Overflow;
+  readonly perClient: number;
+  private added = 0;
   private readonly waiting: QueuedJob[] = [];
   private current?: QueuedJob;
   private closed = false;
@@ -91,6 +101,7 @@ export class JobQueue extends EventEmitter<JobEvents> {
     this.setMaxListeners(0);
     this.limit = options.limit ?? 32;
     this.overflow = options.overflow ?? 'refuse';
+    this.perClient = options.perClient ?? Infinity;
   }
 
   /** Jobs that wait or run. */
@@ -113,16 +124,17 @@ export class JobQueue extends EventEmitter<JobEvents> {
   /**
    * @param work does the job; it should stop soon after the signal is aborted. It is not waited for then:
    *   the job has ended, and the next one starts.
-   * @throws MultiDiffusionError QUEUE_FULL, or INVALID_INPUT when a job with this id waits or runs
+   * @throws MultiDiffusionError QUEUE_FULL when the queue or the client's share of it is full, INVALID_INPUT when a job with this id waits or runs
    */
   add<T>(work: (context: JobContext) => Promise<T>, options: JobOptions = {}): Job<T> {
-    const { id = randomUUID(), priority = 0, signal } = options;
+    const { id = randomUUID(), priority = 0, client, signal } = options;
     if (this.closed) throw new CancelledError('The model was unloaded.');
     if (this.position(id) >= 0) throw new InvalidInputError('job', id, 'an id that no waiting or running job has');
     if (typeof priority !== 'number' || Number.isNaN(priority)) throw new InvalidInputError('priority', priority, 'a number');
+    this.checkClient(client);
     // While nothing runs yet, the first of the waiting jobs is about to.
-    if (this.waiting.length >= this.limit + (this.current ? 0 : 1)) this.makeRoom();
-    const job = new QueuedJob<T>(id, priority, work, options.timeout);
+    if (this.waiting.length >= this.limit + (this.current ? 0 : 1)) this.makeRoom(priority);
+    const job = new QueuedJob<T>(id, priority, work, options.timeout, client, this.added++);
     const behind = this.waiting.findIndex((other) => other.priority < priority);
     this.waiting.splice(behind < 0 ? this.waiting.length : behind, 0, job as QueuedJob);
 
@@ -158,10 +170,19 @@ export class JobQueue extends EventEmitter<JobEvents> {
     this.cancelAll('The model was unloaded.');
   }
 
-  private makeRoom(): void {
+  private checkClient(client: string | undefined): void {
+    if (client === undefined) return;
+    const jobs = this.jobs.filter((job) => job.client === client).length;
+    if (jobs < this.perClient) return;
+    throw new MultiDiffusionError('QUEUE_FULL', `This client has ${jobs} jobs waiting or running already, which is a client's limit. Try again later.`);
+  }
+
+  /** Ends a waiting job of the lowest priority, but none that goes before the new one. */
+  private makeRoom(priority: number): void {
     const full = `${this.waiting.length} jobs are waiting already, which is the queue's limit`;
-    if (this.overflow === 'refuse' || this.waiting.length === 0) throw new MultiDiffusionError('QUEUE_FULL', `${full}. Try again later.`);
-    const byAge = [...this.waiting].sort((a, b) => a.queuedAt - b.queuedAt);
+    const last = this.waiting.at(-1);
+    if (this.overflow === 'refuse' || !last || last.priority > priority) throw new MultiDiffusionError('QUEUE_FULL', `${full}. Try again later.`);
+    const byAge = this.waiting.filter((job) => job.priority === last.priority).sort((a, b) => a.serial - b.serial);
     const victim = this.overflow === 'replace-oldest' ? byAge[0] : byAge[byAge.length - 1];
     this.finish(victim, { error: new MultiDiffusionError('QUEUE_FULL', `${full}: a newer job took this one's place.`) });
   }

@@ -3,6 +3,7 @@ import type { NodeAPI, NodeDef } from 'node-red';
 import { MissingInputError } from '../engine/errors';
 import { MODEL_OPTIONS, resolveOptions } from '../engine/options';
 import { ModelUse, POCKET_FOLDER, type ModelNode } from './kit/model';
+import { readSettings } from './kit/settings';
 
 interface DiffusionModelDef extends NodeDef {
   checkpoint?: 'pocket' | 'folder';
@@ -16,7 +17,7 @@ export = function (RED: NodeAPI): void {
   RED.nodes.registerType('diffusion-model', function (this: ModelNode, config: DiffusionModelDef) {
     RED.nodes.createNode(this, config);
     const options = () => resolveOptions(MODEL_OPTIONS, config as unknown as Record<string, unknown>);
-    this.model = new ModelUse(() => ({ folder: folderOf(config), ...options() }));
+    this.model = new ModelUse(() => ({ folder: folderOf(config), ...options(), queue: readSettings(RED).queue }));
     this.on('close', () => this.model.release());
   });
 };

@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { CancelledError, InvalidInputError, MultiDiffusionError } from '../../engine/errors';
 import type { JobQueue } from '../../engine/jobs';
+import { readClient, readPriority } from './asker';
 import { own, type Message } from './message';
 import type { Task } from './tasks';
 
@@ -11,32 +12,46 @@ export type JobEvent = 'queued' | 'started' | 'step' | 'done' | 'failed' | 'canc
 
 export class SamplerJob {
   readonly id: string;
+  private readonly priority: number;
+  private readonly client: string | undefined;
+  private queue: JobQueue | undefined;
+  private queuedAt = 0;
   private started = 0;
   private shown = 0;
 
-  /** @throws InvalidInputError when msg.job is no good id */
+  /** @throws InvalidInputError when msg.job, msg.priority or msg.client is no good */
   constructor(private readonly task: Task) {
     this.id = readId(task.msg);
+    this.priority = readPriority(task.msg);
+    this.client = readClient(task.msg);
+  }
+
+  /** Milliseconds that the job waited for its turn. */
+  get waited(): number {
+    return Math.round(this.started - this.queuedAt);
   }
 
   /**
    * Waits for the job's turn and does the work.
-   * @throws what the work throws, CancelledError, or MultiDiffusionError QUEUE_FULL
+   * @param timeout milliseconds that the work may take
+   * @throws what the work throws, CancelledError, or MultiDiffusionError QUEUE_FULL or TIMEOUT
    */
-  async run<T>(queue: JobQueue, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  async run<T>(queue: JobQueue, work: (signal: AbortSignal) => Promise<T>, timeout?: number): Promise<T> {
+    this.queue = queue;
+    this.queuedAt = performance.now();
     const place = queue.add(
       ({ signal }) => {
         this.started = performance.now();
         this.report('started');
         return work(signal);
       },
-      { id: this.id, signal: this.task.signal },
+      { id: this.id, priority: this.priority, client: this.client, signal: this.task.signal, timeout },
     );
     const showPlace = (): void => {
       const position = queue.position(this.id);
       if (position > 0) this.task.status.busy('queued', { position });
     };
-    this.report('queued', { position: Math.max(0, queue.position(this.id)) });
+    this.report('queued', { position: Math.max(0, queue.position(this.id)), depth: queue.depth });
     showPlace();
     queue.on('depth', showPlace);
     return place.result.finally(() => queue.off('depth', showPlace));
@@ -49,7 +64,9 @@ export class SamplerJob {
     this.report('step', { index, total, rate });
     if (index < total && now - this.shown < STATUS_INTERVAL_MS) return;
     this.shown = now;
-    this.task.status.busy('step', { index, total, rate });
+    const waiting = (this.queue?.depth ?? 1) - 1;
+    if (waiting > 0) this.task.status.busy('stepWaiting', { index, total, rate, waiting });
+    else this.task.status.busy('step', { index, total, rate });
   }
 
   done(facts: Record<string, unknown>): void {

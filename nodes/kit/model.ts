@@ -4,6 +4,7 @@ import type { Node, NodeAPI } from 'node-red';
 import { acquireCheckpoint, type CheckpointLease } from '../../engine/checkpoint/pool';
 import type { Checkpoint, CheckpointOptions } from '../../engine/checkpoint/checkpoint';
 import { CancelledError, MissingInputError } from '../../engine/errors';
+import { readSettings } from './settings';
 import type { Status } from './status';
 
 /** The model that comes with the package. */
@@ -15,7 +16,7 @@ export class ModelUse {
   private released = false;
 
   /** @param where which checkpoint and how to run it; asked when it is needed, and may throw */
-  constructor(private readonly where: () => CheckpointOptions & { folder: string } = () => ({ folder: POCKET_FOLDER })) {}
+  constructor(private readonly where: () => CheckpointOptions & { folder: string }) {}
 
   /**
    * The loaded checkpoint; a load that failed is tried again the next time.
@@ -51,7 +52,7 @@ export class NodeModel {
     private readonly RED: NodeAPI,
     private readonly id: string | undefined,
   ) {
-    if (!id) this.bundled = new ModelUse();
+    if (!id) this.bundled = new ModelUse(() => ({ folder: POCKET_FOLDER, queue: readSettings(RED).queue }));
   }
 
   /**

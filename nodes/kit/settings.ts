@@ -3,6 +3,7 @@ import os from 'node:os';
 import path from 'node:path';
 import type { NodeAPI } from 'node-red';
 import { InvalidInputError, MultiDiffusionError } from '../../engine/errors';
+import type { JobQueueOptions } from '../../engine/jobs';
 import { resolveOptions, type OptionSpec } from '../../engine/options';
 import { isObject } from './message';
 
@@ -19,12 +20,26 @@ const LIMITS = {
   maxMaskBytes: { type: 'integer', min: 1, max: 2 ** 30, default: 16 * 1024 * 1024 },
 } as const satisfies Record<string, OptionSpec>;
 
+const QUEUE = {
+  /** Jobs of one model that wait for their turn. */
+  queueLimit: { type: 'integer', min: 0, max: 100_000, default: 32 },
+  /** What a full queue does with one more. */
+  queueOverflow: { type: 'choice', choices: ['refuse', 'replace-newest', 'replace-oldest'], default: 'refuse' },
+  /** Jobs that one client has waiting or running. */
+  maxJobsPerClient: { type: 'integer', min: 1, max: 100_000, default: 16 },
+  /** Seconds that a job may run; 0: as long as it takes. */
+  jobTimeout: { type: 'number', min: 0, max: 2_000_000, default: 3600 },
+} as const satisfies Record<string, OptionSpec>;
+
 export interface Settings {
   /** Every saved image lies below this directory. */
   imageDirectory: string;
   /** Mask images named by file lie below this directory. */
   maskDirectory: string;
   limits: { [K in keyof typeof LIMITS]: number };
+  queue: JobQueueOptions;
+  /** Milliseconds that a job may run. */
+  jobTimeout: number | undefined;
 }
 
 /** @throws InvalidInputError when settings.js holds a value that isn't allowed */
@@ -32,10 +47,13 @@ export function readSettings(RED: NodeAPI): Settings {
   const all = RED.settings as unknown as { userDir?: string; multidiffusion?: unknown };
   const own = isObject(all.multidiffusion) ? all.multidiffusion : {};
   const home = path.join(all.userDir ?? path.join(os.homedir(), '.node-red'), 'multidiffusion');
+  const { queueLimit, queueOverflow, maxJobsPerClient, jobTimeout } = resolveOptions(QUEUE, own);
   return {
     imageDirectory: directory(own, 'imageDirectory', path.join(home, 'images')),
     maskDirectory: directory(own, 'maskDirectory', path.join(home, 'masks')),
     limits: resolveOptions(LIMITS, own),
+    queue: { limit: queueLimit, overflow: queueOverflow, perClient: maxJobsPerClient },
+    jobTimeout: jobTimeout ? jobTimeout * 1000 : undefined,
   };
 }
 

@@ -11,6 +11,7 @@ export type StatusKey =
   | 'regions'
   | 'queued'
   | 'step'
+  | 'stepWaiting'
   | 'done'
   | 'findings'
   | 'decoding'

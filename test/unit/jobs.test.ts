@@ -93,6 +93,33 @@ describe('job queue', () => {
     });
   }
 
+  it('takes the place of no job of a higher priority, and of the lowest first', async () => {
+    const queue = new JobQueue({ limit: 2, overflow: 'replace-newest' });
+    const blocker = controlled();
+    queue.add(blocker.work);
+    await sleep(0);
+    const high = queue.add(blocker.work, { priority: 5 });
+    const normal = queue.add(blocker.work);
+    assert.throws(() => queue.add(blocker.work, { priority: -1 }), { code: 'QUEUE_FULL' });
+    const urgent = queue.add(blocker.work, { priority: 9 });
+    await assert.rejects(normal.result, { code: 'QUEUE_FULL' });
+    blocker.end();
+    await Promise.all([high.result, urgent.result]);
+  });
+
+  it('takes no more than its share of one client', async () => {
+    const queue = new JobQueue({ perClient: 2 });
+    const blocker = controlled();
+    const mine = { client: 'me' };
+    const jobs = [queue.add(blocker.work, mine), queue.add(blocker.work, mine)];
+    assert.throws(() => queue.add(blocker.work, mine), { code: 'QUEUE_FULL', message: /This client has 2 jobs/ });
+    jobs.push(queue.add(blocker.work, { client: 'you' }), queue.add(blocker.work), queue.add(blocker.work), queue.add(blocker.work));
+    queue.cancel(jobs[1].id);
+    jobs[1] = queue.add(blocker.work, mine);
+    blocker.end();
+    await Promise.all(jobs.map((job) => job.result));
+  });
+
   it('cancels a waiting job, and a running one, and starts the next at once', async () => {
     const queue = new JobQueue();
     const [first, second, third] = [controlled(), controlled(), controlled()];
