@@ -4,9 +4,10 @@ import type { Node, NodeAPI, NodeDef } from 'node-red';
 import { MissingInputError } from '../engine/errors';
 import { sample } from '../engine/multidiffusion/sample';
 import type { Conditioning } from '../engine/multidiffusion/types';
-import { resolveOptions, SAMPLER_OPTIONS } from '../engine/options';
+import { LOOP_OPTIONS, resolveOptions, SAMPLER_OPTIONS } from '../engine/options';
 import { describe } from './kit/generation';
 import { cancelJobs, SamplerJob } from './kit/jobs';
+import { isStep, sampleInLoop, takeBack } from './kit/loop';
 import { addToGeneration, own, pick, type Message } from './kit/message';
 import { NodeModel } from './kit/model';
 import { addMasks, readRegions } from './kit/regions';
@@ -27,7 +28,13 @@ export = function (RED: NodeAPI): void {
     RED.nodes.createNode(this, config);
     const model = new NodeModel(RED, config.model);
     const jobs = new Set<SamplerJob>();
-    handleMessages(RED, this, (task) => (isCancellation(task.msg) ? cancelJobs(jobs, task.msg) : start(task, this)), () => model.release());
+    handleMessages(RED, this, (task) => receive(task, this), () => model.release());
+
+    function receive(task: Task, node: Node): Promise<void> | void {
+      if (isCancellation(task.msg)) return cancelJobs(jobs, task.msg);
+      if (isStep(task.msg, node)) return takeBack(node, task.msg);
+      return start(task, node);
+    }
 
     async function start(task: Task, node: Node): Promise<void> {
       const job = new SamplerJob(task);
@@ -42,7 +49,8 @@ export = function (RED: NodeAPI): void {
       }
     }
 
-    async function draw(job: SamplerJob, { msg, status, signal, send }: Task, node: Node): Promise<void> {
+    async function draw(job: SamplerJob, task: Task, node: Node): Promise<void> {
+      const { msg, status, signal, send } = task;
       const settings = readSettings(RED);
       const options = { ...resolveOptions(SAMPLER_OPTIONS, pick(msg, OPTIONS), pick(config, OPTIONS)), seed: readSeed(msg, config) };
       checkLimit(settings, 'maxSteps', options.steps, `steps is ${options.steps}`);
@@ -53,8 +61,11 @@ export = function (RED: NodeAPI): void {
       checkLimit(settings, 'maxCanvasPixels', width * height, `The canvas of ${width}x${height} has ${width * height} pixels`);
       const background = (own(msg, 'background') ?? own(msg, 'conditioning') ?? (await checkpoint.encodeConditioning('', '', { signal }))) as Conditioning;
 
+      const { stepMode, loopTimeout } = resolveOptions(LOOP_OPTIONS, pick(config, Object.keys(LOOP_OPTIONS)));
+      const loop = { owner: node, task, id: job.id, model: checkpoint, timeout: loopTimeout };
+      const take = stepMode === 'wired' ? sampleInLoop.bind(undefined, RED, loop) : sample.bind(undefined, checkpoint);
       const result = await job.run(checkpoint.queue, (stop) =>
-        sample(checkpoint, { background, regions, options, signal: stop, onStep: ({ index, total }) => job.step(index, total) }),
+        take({ background, regions, options, signal: stop, onStep: ({ index, total }) => job.step(index, total) }),
       );
 
       msg.latents = result.latents;

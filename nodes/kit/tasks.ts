@@ -12,6 +12,8 @@ export class Task {
   private readonly controller = new AbortController();
   /** Nobody is left who could be told: the node closes or the HTTP client has gone. */
   unheard = false;
+  /** Another node has told Catch about the failure. */
+  told = false;
 
   constructor(
     readonly msg: Message,
@@ -73,7 +75,7 @@ export function handleMessages(RED: NodeAPI, node: Node, work: (task: Task) => P
       else status.failed(failure);
     }
     stopWatching();
-    report(failure && !task.unheard ? failure : undefined, done);
+    report(failure && !task.unheard && !task.told ? failure : undefined, done);
   }
 
   function report(failure: Error | undefined, done: (error?: Error) => void): void {

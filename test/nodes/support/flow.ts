@@ -10,10 +10,10 @@ export const ROOT = path.resolve(__dirname, '../../..');
 export const TINY = path.join(ROOT, 'test/fixtures/golden/checkpoints/tiny-sd2');
 /** Its VAE encoder gives the mean: everything repeats. */
 export const TINY_LCM = path.join(ROOT, 'test/fixtures/golden/checkpoints/tiny-lcm');
-const TYPES = ['diffusion-model', 'text-encode', 'region-mask', 'multidiffusion-sampler', 'vae-decode', 'save-image'];
+const TYPES = ['diffusion-model', 'text-encode', 'region-mask', 'multidiffusion-sampler', 'multidiffusion-bootstrap', 'multidiffusion-denoise', 'multidiffusion-fuse', 'vae-decode', 'save-image'];
 /** NODE_RED names the folder of another Node-RED to test on. */
 const NODE_RED = require.resolve(process.env.NODE_RED ?? 'node-red');
-const JOIN = createRequire(NODE_RED).resolve('@node-red/nodes/core/sequence/17-split.js');
+const CORE = ['sequence/17-split', 'function/10-function', 'function/10-switch'].map((file) => createRequire(NODE_RED).resolve(`@node-red/nodes/core/${file}.js`));
 
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 export type Any = any;
@@ -26,6 +26,8 @@ export interface FlowNode {
 
 // eslint-disable-next-line @typescript-eslint/no-require-imports -- it has no types
 const helper = require('node-red-node-test-helper') as Any;
+// eslint-disable-next-line @typescript-eslint/no-require-imports -- of the Node-RED under test
+const { hooks } = createRequire(NODE_RED)('@node-red/util') as Any;
 helper.init(NODE_RED);
 
 /** A user directory of its own, removed when the process ends. */
@@ -121,7 +123,7 @@ export class Flow {
 export async function startFlow(nodes: FlowNode[], settings: Message = {}): Promise<Flow> {
   const flow = withEnds(nodes);
   helper.settings({ userDir: temporaryDirectory(), logging: { console: { level: 'off' } }, ...settings });
-  await helper.load([...TYPES.map(loadNode), require(JOIN)], flow);
+  await helper.load([...TYPES.map(loadNode), ...CORE.map((file) => require(file))], flow);
   return new Flow(flow);
 }
 
@@ -158,5 +160,5 @@ function loadNode(type: string): (RED: Any) => void {
   };
   // eslint-disable-next-line @typescript-eslint/no-require-imports
   const start = require(path.join(ROOT, 'dist/nodes', `${type}.js`)) as (RED: Any) => void;
-  return (RED) => start(Object.assign(Object.create(RED), { _: say }));
+  return (RED) => start(Object.assign(Object.create(RED), { _: say, hooks }));
 }

@@ -1,0 +1,271 @@
+/**
+ * Wired steps: the jobs whose steps go round a loop of nodes as messages. A message carries plain data and
+ * tensors; what cannot travel (the job, its model, its clock) waits here, found by msg.step.job.
+ */
+import { randomUUID } from 'node:crypto';
+import type { Node, NodeAPI } from 'node-red';
+import { CancelledError, MissingInputError, MultiDiffusionError } from '../../engine/errors';
+import type { DiffusionModel } from '../../engine/model';
+import type { SampleRequest, SamplingJob } from '../../engine/multidiffusion/job';
+import { type Evaluate, sample, type SampleResult } from '../../engine/multidiffusion/sample';
+import { copy, describeStep, readCanvas, varyBootstrapping, varyFusion } from '../../engine/multidiffusion/wired';
+import type { Tensor } from '../../engine/tensor';
+import { isObject, own, type Message } from './message';
+import { handleMessages, isCancellation, type Task } from './tasks';
+
+const HOOK = 'onComplete.multidiffusion-loop';
+const STATUS_INTERVAL_MS = 250;
+
+const loops = new Map<string, Loop>();
+
+interface LoopParts {
+  /** The sampler. */
+  owner: Node;
+  /** The work on the message that asked for the picture. */
+  task: Task;
+  /** msg.job */
+  id: string;
+  model: DiffusionModel;
+  /** Seconds for which no node may keep the message. */
+  timeout: number;
+}
+
+/** A job in the loop. */
+export class Loop {
+  readonly key: string;
+  private job!: SamplingJob;
+  private readonly controller = new AbortController();
+  private readonly variants = new Map<string, Promise<SamplingJob>>();
+  /** What travels: the message as it came back last, so that what nodes put into it stays there. */
+  private msg: Message;
+  private waiting?: { index: number; resolve: (fused: Tensor<'float32'>) => void; reject: (error: Error) => void };
+  private timer?: NodeJS.Timeout;
+  /** Nodes that work on the message now. */
+  private atWork = 0;
+  failure?: Error;
+
+  constructor(private readonly parts: LoopParts) {
+    this.key = loops.has(parts.id) ? `${parts.id} ${randomUUID()}` : parts.id;
+    this.msg = { ...parts.task.msg, job: parts.id };
+    loops.set(this.key, this);
+  }
+
+  /** Aborted as soon as the job has ended, in whatever way. */
+  get signal(): AbortSignal {
+    return this.controller.signal;
+  }
+
+  get model(): DiffusionModel {
+    return this.parts.model;
+  }
+
+  /** Whether the sampler waits for this step. */
+  awaits(index: unknown): boolean {
+    return this.waiting?.index === index;
+  }
+
+  belongsTo(node: Node): boolean {
+    return this.parts.owner === node;
+  }
+
+  /** Whether this message went round for the job and has lost its msg.step. */
+  misses(msg: Message): boolean {
+    return own(msg, 'job') === this.parts.id && own(msg, '_msgid') === this.parts.task.msg._msgid;
+  }
+
+  /** Sends the step on its way and waits for it to come back. */
+  readonly evaluate: Evaluate = (_model, job, index) => {
+    this.job = job;
+    return new Promise((resolve, reject) => {
+      if (this.failure) return reject(this.failure);
+      this.waiting = { index, resolve, reject };
+      const { msg } = this;
+      msg.latents = copy(job.latents);
+      msg.step = describeStep(job, this.key);
+      this.wind();
+      this.parts.task.send([null, msg, null]);
+    });
+  };
+
+  /** Takes the message back; what is wrong with it ends the job. */
+  accept(msg: Message): void {
+    const { waiting, job } = this;
+    clearTimeout(this.timer);
+    try {
+      const fused = readCanvas(job, own(msg.step, 'fused'), 'step.fused', 'Send the message through multidiffusion-fuse before it goes back into the sampler.');
+      job.latents = this.latentsOf(msg);
+      this.msg = msg;
+      this.waiting = undefined;
+      waiting!.resolve(fused);
+    } catch (error) {
+      this.fail(error as Error);
+    }
+  }
+
+  latentsOf(msg: Message): Tensor<'float32'> {
+    return readCanvas(this.job, own(msg, 'latents'), 'latents', 'It came with the step: a node of the loop removed it.');
+  }
+
+  /**
+   * The job as a node's configuration has it; made once.
+   * @param bootstrapping, fusion 'sampler' is the sampler's own
+   */
+  async variant(bootstrapping: string, fusion = 'sampler'): Promise<SamplingJob> {
+    const { model } = this.parts;
+    const remember = (name: string, make: () => SamplingJob | Promise<SamplingJob>): Promise<SamplingJob> => {
+      const known = this.variants.get(name) ?? Promise.resolve(make());
+      this.variants.set(name, known);
+      return known;
+    };
+    const base = bootstrapping === 'sampler' ? this.job : await remember(bootstrapping, () => varyBootstrapping(this.job, model, bootstrapping, this.signal));
+    return fusion === 'sampler' ? base : remember(`${bootstrapping} ${fusion}`, () => varyFusion(base, fusion));
+  }
+
+  /** Lets a node work on the message; meanwhile the clock stands still. */
+  async work<T>(work: (job: SamplingJob) => Promise<T> | T): Promise<T> {
+    this.atWork++;
+    clearTimeout(this.timer);
+    try {
+      return await work(this.job);
+    } finally {
+      this.atWork--;
+      this.wind();
+    }
+  }
+
+  /**
+   * Ends the job.
+   * @param told whether the node that noticed has told Catch, so that the sampler need not
+   */
+  fail(error: Error, told = false): void {
+    if (this.failure || this.signal.aborted) return;
+    this.failure = error;
+    this.parts.task.told ||= told;
+    this.waiting?.reject(error);
+    this.end();
+  }
+
+  end(): void {
+    clearTimeout(this.timer);
+    if (loops.get(this.key) === this) loops.delete(this.key);
+    if (!this.signal.aborted) this.controller.abort(this.failure instanceof CancelledError ? this.failure : new CancelledError('The job has ended.'));
+  }
+
+  private wind(): void {
+    clearTimeout(this.timer);
+    if (this.atWork > 0 || this.signal.aborted || !this.waiting) return;
+    const { timeout } = this.parts;
+    this.timer = setTimeout(() => {
+      const step = `Step ${this.job.index + 1} of ${this.job.scheduler.timesteps.length}`;
+      const text = `${step} did not come back into the sampler: for ${timeout} seconds no node of the loop has sent it on. Check the wires from the output "step" back to the sampler's input, or set a longer loop timeout.`;
+      this.fail(new MultiDiffusionError('TIMEOUT', text));
+    }, timeout * 1000);
+  }
+}
+
+/** Samples with the steps going round the loop that is wired to the sampler's second output. */
+export async function sampleInLoop(RED: NodeAPI, parts: LoopParts, request: SampleRequest): Promise<SampleResult> {
+  const { owner, model } = parts;
+  const [, wires = []] = (owner as Node & { wires?: string[][] }).wires ?? [];
+  if (wires.length === 0) {
+    throw new MissingInputError('step', 'The output "step" leads nowhere: wire it to multidiffusion-bootstrap, that to multidiffusion-denoise, that to multidiffusion-fuse, and that back to the sampler; or choose built-in steps.');
+  }
+  const loop = new Loop(parts);
+  const onAbort = (): void => loop.fail(request.signal!.reason as Error);
+  request.signal?.addEventListener('abort', onAbort, { once: true });
+  watchErrors(RED);
+  try {
+    return await sample(model, { ...request, signal: loop.signal }, loop.evaluate);
+  } catch (error) {
+    throw loop.failure ?? error;
+  } finally {
+    request.signal?.removeEventListener('abort', onAbort);
+    loop.end();
+    if (loops.size === 0) RED.hooks?.remove(HOOK);
+  }
+}
+
+/** An error in any other node of a loop, such as a Function node, ends the job at once instead of by its timeout. */
+function watchErrors(RED: NodeAPI): void {
+  if (loops.size > 1) return;
+  RED.hooks?.remove(HOOK);
+  RED.hooks?.add(HOOK, ({ msg, error }: { msg: Message; error?: unknown }) => {
+    if (!error) return;
+    const loop = loops.get(String(own(own(msg, 'step'), 'job')));
+    const text = error instanceof Error ? error.message : String(error);
+    loop?.fail(new MultiDiffusionError('INVALID_INPUT', `A node of the loop failed: ${text}`), true);
+  });
+}
+
+/** Whether the message belongs to a loop, so that it is no request for a picture. */
+export function isStep(msg: Message, node: Node): boolean {
+  return typeof own(own(msg, 'step'), 'job') === 'string' || findLost(msg, node) !== undefined;
+}
+
+function findLost(msg: Message, node?: Node): Loop | undefined {
+  return [...loops.values()].find((loop) => (!node || loop.belongsTo(node)) && loop.misses(msg));
+}
+
+/** Takes a step's message back into the sampler. One that nobody waits for is dropped with a warning. */
+export function takeBack(node: Node, msg: Message): void {
+  const step = own(msg, 'step');
+  if (typeof own(step, 'job') !== 'string') return findLost(msg, node)?.fail(lostStep());
+  const loop = loops.get(own(step, 'job') as string);
+  const name = `A message of step ${Number(own(step, 'index')) + 1} of job ${String(own(step, 'job')).slice(0, 100)} was ignored`;
+  if (!loop) node.warn(`${name}: the job has ended.`);
+  else if (!loop.belongsTo(node)) node.warn(`${name}: it belongs to another sampler.`);
+  else if (!loop.awaits(own(step, 'index'))) node.warn(`${name}: the step has been taken already.`);
+  else loop.accept(msg);
+}
+
+const lostStep = (): MissingInputError => new MissingInputError('step', 'A node of the loop removed it: send on the message that it got, with msg.step changed as needed.');
+
+/**
+ * Handles the messages of a node in the loop: `work` changes msg.step, and the message goes on. Whatever
+ * goes wrong ends the job. Messages of jobs that have ended are dropped with a warning.
+ */
+export function handleSteps(RED: NodeAPI, node: Node, work: (msg: Message, step: Record<string, unknown>, loop: Loop, job: SamplingJob, signal: AbortSignal) => Promise<void> | void): void {
+  let shown = 0;
+
+  handleMessages(RED, node, async (task) => {
+    const { msg, send, status } = task;
+    if (isCancellation(msg)) return send(msg);
+    const loop = findLoop(node, msg);
+    if (!loop) return;
+    const step = msg.step as Record<string, unknown>;
+    try {
+      await loop.work((job) => work(msg, step, loop, job, AbortSignal.any([loop.signal, task.signal])));
+    } catch (error) {
+      if (loop.signal.aborted) task.abandon('The job has ended.');
+      else if (task.unheard) loop.fail(new CancelledError(`${node.type} was closed while the step was in it.`));
+      else loop.fail(error as Error, true);
+      throw error;
+    }
+    const [index, total] = [Number(step.index) + 1, Number(step.total)];
+    const now = performance.now();
+    if (index === total) status.ok('step', { index, total });
+    else if (now - shown > STATUS_INTERVAL_MS) {
+      shown = now;
+      status.busy('step', { index, total });
+    }
+    send(msg);
+  });
+}
+
+/**
+ * The running job whose step this is.
+ * @returns undefined, after a warning, when it runs no more
+ * @throws MissingInputError when the message has no msg.step
+ */
+function findLoop(node: Node, msg: Message): Loop | undefined {
+  const step = own(msg, 'step');
+  if (!isObject(step) || typeof step.job !== 'string') {
+    const error = new MissingInputError('step', 'Wire this node into the loop of a multidiffusion-sampler with wired steps, and let no node before it remove msg.step.');
+    findLost(msg)?.fail(error, true);
+    throw error;
+  }
+  const loop = loops.get(step.job);
+  if (loop?.awaits(step.index)) return loop;
+  node.warn(`A message of step ${Number(step.index) + 1} of job ${step.job.slice(0, 100)} was ignored: ${loop ? 'the step has been taken already' : 'the job has ended'}.`);
+  return undefined;
+}

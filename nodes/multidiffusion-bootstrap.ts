@@ -1,0 +1,29 @@
+/** multidiffusion-bootstrap: the shared latents → what each prompt sees of each window. */
+import type { Node, NodeAPI, NodeDef } from 'node-red';
+import { prepareInputs } from '../engine/multidiffusion/bootstrap';
+import { wireInputs } from '../engine/multidiffusion/wired';
+import { BOOTSTRAP_OPTIONS, resolveOptions } from '../engine/options';
+import { handleSteps } from './kit/loop';
+import { own, pick } from './kit/message';
+
+interface BootstrapDef extends NodeDef {
+  bootstrapping?: string;
+}
+
+export = function (RED: NodeAPI): void {
+  RED.nodes.registerType('multidiffusion-bootstrap', function (this: Node, config: BootstrapDef) {
+    RED.nodes.createNode(this, config);
+
+    handleSteps(RED, this, async (msg, step, loop, job) => {
+      const { bootstrapping } = resolveOptions(BOOTSTRAP_OPTIONS, pick(own(step, 'options'), NAMES), pick(config, NAMES));
+      const latents = loop.latentsOf(msg);
+      const variant = await loop.variant(bootstrapping);
+      for (const finding of variant === job ? [] : variant.findings.splice(0)) this.warn(finding.message);
+      variant.latents = latents;
+      step.inputs = wireInputs(prepareInputs(variant, job.index));
+      step.bootstrapping = bootstrapping;
+    });
+  });
+};
+
+const NAMES = Object.keys(BOOTSTRAP_OPTIONS);

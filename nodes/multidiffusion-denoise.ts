@@ -1,0 +1,16 @@
+/** multidiffusion-denoise: what each prompt sees of each window → what the UNet predicts for it, with guidance. */
+import type { Node, NodeAPI, NodeDef } from 'node-red';
+import { predictInputs, readGuidance, readInputs, wirePredictions } from '../engine/multidiffusion/wired';
+import { handleSteps } from './kit/loop';
+
+export = function (RED: NodeAPI): void {
+  RED.nodes.registerType('multidiffusion-denoise', function (this: Node, config: NodeDef) {
+    RED.nodes.createNode(this, config);
+
+    handleSteps(RED, this, async (_msg, step, { model }, job, signal) => {
+      const inputs = readInputs(job, step.inputs);
+      const guidance = readGuidance(job, step.prompts);
+      step.predictions = wirePredictions(await predictInputs(model, job, job.index, inputs, guidance, { signal }));
+    });
+  });
+};
