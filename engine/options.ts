@@ -120,6 +120,13 @@ export const MODEL_OPTIONS = {
   threads: { type: 'integer', min: 1, max: 256 },
 } as const satisfies Record<string, OptionSpec>;
 
+/** What vae-encode takes. */
+export const ENCODE_OPTIONS = {
+  /** The canvas in pixels; default: the checkpoint's native size. */
+  width: SAMPLER_OPTIONS.width,
+  height: SAMPLER_OPTIONS.height,
+} as const satisfies Record<string, OptionSpec>;
+
 /** What vae-decode takes. */
 export const DECODE_OPTIONS = {
   /** Side of a tile in pixels; default: as large as the checkpoint's native size asks for. */

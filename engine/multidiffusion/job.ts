@@ -171,12 +171,21 @@ export async function createJob(model: DiffusionModel, request: SampleRequest): 
   return job;
 }
 
+/** The nearest side of a canvas, in pixels, that the model can draw. */
+export function fittingSize(facts: ModelFacts, size: number): number {
+  const multiple = sizeMultiple(facts);
+  return Math.max(1, Math.round(size / multiple)) * multiple;
+}
+
+function sizeMultiple({ sizeMultiple: known, latentFactor }: ModelFacts): number {
+  return known ?? DEFAULT_CELLS * latentFactor;
+}
+
 function placeViews(facts: ModelFacts, options: SamplerOptions, findings: Finding[]) {
-  const multiple = facts.sizeMultiple ?? DEFAULT_CELLS * facts.latentFactor;
   const rounded = (name: string, size: number): number => {
-    const nearest = Math.max(1, Math.round(size / multiple)) * multiple;
+    const nearest = fittingSize(facts, size);
     if (nearest !== size) {
-      findings.push({ code: 'ROUNDED_SIZE', message: `${name} ${size} was rounded to ${nearest}: this model needs multiples of ${multiple}.` });
+      findings.push({ code: 'ROUNDED_SIZE', message: `${name} ${size} was rounded to ${nearest}: this model needs multiples of ${sizeMultiple(facts)}.` });
     }
     return nearest;
   };

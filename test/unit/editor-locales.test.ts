@@ -40,8 +40,8 @@ describe('texts', () => {
         });
         if (type !== 'diffusion-model') assert.ok(shown.length > 0);
         const everywhere: Record<string, string[]> = {
-          'nodes/kit/tasks.ts': ['text-encode', 'region-mask', 'multidiffusion-sampler', 'vae-decode', 'save-image'],
-          'nodes/kit/model.ts': ['text-encode', 'multidiffusion-sampler', 'vae-decode'],
+          'nodes/kit/tasks.ts': ['text-encode', 'region-mask', 'multidiffusion-sampler', 'vae-encode', 'vae-decode', 'save-image'],
+          'nodes/kit/model.ts': ['text-encode', 'multidiffusion-sampler', 'vae-encode', 'vae-decode'],
           'nodes/kit/jobs.ts': ['multidiffusion-sampler'],
         };
         for (const { file, key } of shown) {
