@@ -72,8 +72,13 @@ export class Editor {
   async importExample(name: string): Promise<void> {
     await this.page.evaluate(() => RED.actions.invoke('core:show-examples-import-dialog'));
     const label = (text: string) => this.page.locator('#red-ui-clipboard-dialog .red-ui-treeList-label:visible', { hasText: text });
-    await label('node-red-contrib-multidiffusion').click();
-    await label(name).click();
+    const file = label(name);
+    // The list of packages fills while it is shown, and a click on one that isn't complete yet is lost.
+    for (let attempt = 0; attempt < 5 && !(await file.isVisible()); attempt++) {
+      await label('node-red-contrib-multidiffusion').click();
+      await file.waitFor({ timeout: 4000 }).catch(() => {});
+    }
+    await file.click();
     await this.page.locator('#red-ui-clipboard-dialog-ok:not(:disabled)').click();
     await this.page.waitForFunction(() => RED.nodes.getWorkspaceOrder().length > 0 && !document.querySelector('#red-ui-clipboard-dialog:popover-open, .ui-dialog:has(#red-ui-clipboard-dialog):not([style*="display: none"])'));
     await this.page.evaluate(() => RED.workspaces.show(RED.nodes.getWorkspaceOrder().at(-1)));
