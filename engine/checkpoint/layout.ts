@@ -9,6 +9,7 @@ import { basename, isAbsolute, join, relative, resolve } from 'node:path';
 import { MultiDiffusionError } from '../errors';
 import { parsePythonJson } from '../schedulers/config';
 import type { SchedulerConfig } from '../schedulers/scheduler';
+import { readManifest } from './manifest';
 import { DamagedOnnxError, readOnnxHeader, type OnnxHeader } from './onnx-header';
 
 export interface OnnxModel extends OnnxHeader {
@@ -62,7 +63,7 @@ export async function readLayout(folder: string): Promise<CheckpointLayout> {
       return undefined;
     }
   };
-  const [textEncoder, unet, vaeDecoder, vaeEncoder, schedulerConfig, tokenizerConfig, index, vocabulary] = await Promise.all([
+  const [textEncoder, unet, vaeDecoder, vaeEncoder, schedulerConfig, tokenizerConfig, index, vocabulary, manifest] = await Promise.all([
     collect(readModel(root, 'text_encoder')),
     collect(readModel(root, 'unet')),
     collect(readModel(root, 'vae_decoder')),
@@ -71,6 +72,7 @@ export async function readLayout(folder: string): Promise<CheckpointLayout> {
     collect(readTokenizer(root)),
     collect(readJson(join(root, 'model_index.json'))),
     collect(readVocabulary(root)),
+    readManifest(root),
   ]);
   if (unet) problems.push(...checkUnet(unet));
   if (problems.length > 0 || !textEncoder || !unet || !vaeDecoder || !schedulerConfig || !tokenizerConfig) {
@@ -78,7 +80,7 @@ export async function readLayout(folder: string): Promise<CheckpointLayout> {
   }
   return {
     folder: root,
-    name: typeof index?._name_or_path === 'string' && index._name_or_path !== '' ? basename(index._name_or_path) : basename(root),
+    name: manifest ? `${manifest.repository}@${manifest.commit.slice(0, 7)}` : nameOf(root, index),
     textEncoder,
     unet,
     vaeDecoder,
@@ -88,6 +90,11 @@ export async function readLayout(folder: string): Promise<CheckpointLayout> {
     schedulerConfig,
     vocabulary,
   };
+}
+
+function nameOf(root: string, index: Record<string, unknown> | undefined): string {
+  const stated = index?._name_or_path;
+  return typeof stated === 'string' && stated !== '' ? basename(stated) : basename(root);
 }
 
 async function readModel(root: string, component: string): Promise<OnnxModel> {
