@@ -2,14 +2,17 @@
 import { randomInt } from 'node:crypto';
 import type { Node, NodeAPI, NodeDef } from 'node-red';
 import { MissingInputError } from '../engine/errors';
+import type { Progress } from '../engine/multidiffusion/job';
 import { sample } from '../engine/multidiffusion/sample';
 import type { Conditioning } from '../engine/multidiffusion/types';
 import { LOOP_OPTIONS, resolveOptions, SAMPLER_OPTIONS } from '../engine/options';
+import type { Tensor } from '../engine/tensor';
 import { describe } from './kit/generation';
 import { cancelJobs, SamplerJob } from './kit/jobs';
 import { isStep, sampleInLoop, takeBack } from './kit/loop';
 import { addToGeneration, own, pick, type Message } from './kit/message';
 import { NodeModel } from './kit/model';
+import { pictureIn, previews } from './kit/pictures';
 import { addMasks, readRegions } from './kit/regions';
 import { checkLimit, readSettings } from './kit/settings';
 import { handleMessages, isCancellation, type Task } from './kit/tasks';
@@ -55,6 +58,8 @@ export = function (RED: NodeAPI): void {
       const options = { ...resolveOptions(SAMPLER_OPTIONS, pick(msg, OPTIONS), pick(config, OPTIONS)), seed: readSeed(msg, config) };
       checkLimit(settings, 'maxSteps', options.steps, `steps is ${options.steps}`);
       const regions = await addMasks(readRegions(own(msg, 'regions'), settings), settings);
+      const initialImage = own(msg, 'initialImage') as Tensor | undefined;
+      const bootstrappingImage = await pictureIn(msg, 'bootstrappingImage', settings);
 
       const checkpoint = await model.get(status);
       const { width = checkpoint.facts.nativeSize, height = checkpoint.facts.nativeSize } = options;
@@ -64,18 +69,28 @@ export = function (RED: NodeAPI): void {
       const { stepMode, loopTimeout } = resolveOptions(LOOP_OPTIONS, pick(config, Object.keys(LOOP_OPTIONS)));
       const loop = { owner: node, task, id: job.id, model: checkpoint, timeout: loopTimeout };
       const take = stepMode === 'wired' ? sampleInLoop.bind(undefined, RED, loop) : sample.bind(undefined, checkpoint);
+      const preview = previews(checkpoint, options.previewEvery, job.id, task);
+      const onStep = (progress: Progress): Promise<void> => {
+        job.step(progress.index, progress.total);
+        return preview(progress);
+      };
       const result = await job.run(checkpoint.queue, (stop) =>
-        take({ background, regions, options, signal: stop, onStep: ({ index, total }) => job.step(index, total) }),
+        take({ background, regions, options, initialImage, bootstrappingImage, signal: stop, onStep }),
+        settings.jobTimeout,
       );
 
       msg.latents = result.latents;
       msg.job = job.id;
+      if (options.circular) msg.circular = true; // for vae-decode
+      delete msg.initialImage;
+      delete msg.bootstrappingImage;
       msg.findings = result.findings;
       addToGeneration(msg, await describe(checkpoint.facts, background, regions, options, result));
+      addToGeneration(msg, { timings: { queue: job.waited } });
       for (const finding of result.findings) if (!TOLD.includes(finding.code)) node.warn(finding.message);
       if (result.findings.length > 0) status.warn('findings');
       else status.ok('done');
-      job.done({ seed: result.seed, timings: result.timings });
+      job.done({ seed: result.seed, timings: { ...result.timings, queue: job.waited } });
       send([msg, null, null]);
     }
   });

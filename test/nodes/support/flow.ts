@@ -10,7 +10,7 @@ export const ROOT = path.resolve(__dirname, '../../..');
 export const TINY = path.join(ROOT, 'test/fixtures/golden/checkpoints/tiny-sd2');
 /** Its VAE encoder gives the mean: everything repeats. */
 export const TINY_LCM = path.join(ROOT, 'test/fixtures/golden/checkpoints/tiny-lcm');
-const TYPES = ['diffusion-model', 'text-encode', 'region-mask', 'multidiffusion-sampler', 'multidiffusion-bootstrap', 'multidiffusion-denoise', 'multidiffusion-fuse', 'vae-decode', 'save-image'];
+const TYPES = ['diffusion-model', 'text-encode', 'region-mask', 'multidiffusion-sampler', 'multidiffusion-bootstrap', 'multidiffusion-denoise', 'multidiffusion-fuse', 'vae-encode', 'vae-decode', 'save-image'];
 /** NODE_RED names the folder of another Node-RED to test on. */
 const NODE_RED = require.resolve(process.env.NODE_RED ?? 'node-red');
 const CORE = ['sequence/17-split', 'function/10-function', 'function/10-switch'].map((file) => createRequire(NODE_RED).resolve(`@node-red/nodes/core/${file}.js`));
