@@ -33,6 +33,8 @@ export interface ClientOptions {
   onStatus?: (status: ProcessStatus) => void;
   /** Milliseconds without a request after which the process ends; the next request starts it again. 0: never. */
   idleTimeout?: number;
+  /** Another program in the inference process' place; for tests. */
+  processFile?: string;
 }
 
 interface Pending {
@@ -88,6 +90,11 @@ export class InferenceClient {
 
   get status(): ProcessStatus {
     return this.current;
+  }
+
+  /** Whether a request is under way. */
+  get busy(): boolean {
+    return this.pending.size > 0;
   }
 
   /** Id of the running process. */
@@ -229,7 +236,7 @@ export class InferenceClient {
     const { NODE_OPTIONS: _, ...env } = process.env;
     let child: ChildProcess;
     try {
-      child = fork(PROCESS_FILE, [], { serialization: 'advanced', execArgv: [], env, stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
+      child = fork(this.options.processFile ?? PROCESS_FILE, [], { serialization: 'advanced', execArgv: [], env, stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
     } catch (error) {
       // Such as no memory for another process.
       const message = `The inference process could not be started: ${(error as Error).message}.`;

@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import fc from 'fast-check';
 import { openCheckpoint, Tensor, torchNoise, type Checkpoint, type ProcessStatus } from '../../dist/engine';
 import { isOutOfMemory, largestCpuBatch, nextBatch, runInBatches, type BatchRules } from '../../dist/engine/inference/batching';
+import { InferenceClient } from '../../dist/engine/inference/client';
+import type { ProcessSetup } from '../../dist/engine/inference/protocol';
 import { BatchMemory, decode, encodeImages, encodeText, predict } from '../../dist/engine/inference/components';
 import { floatToHalf, halfToFloat } from '../../dist/engine/inference/float16';
 import { probeModel } from '../../dist/engine/inference/probe-model';
@@ -28,18 +32,17 @@ describe('inference process', function () {
   });
   afterEach(() => checkpoint.close());
 
-  const large = torchNoise(1, [1, 4, 40, 40]);
+  const large = torchNoise(1, [1, 4, 32, 32]);
   /** Long enough to be interrupted: many large rows. */
   const longPredict = (signal?: AbortSignal) =>
     checkpoint.predict(Array.from({ length: 40 }, () => ({ latents: large, embeddings })), 500, { signal });
   const shortPredict = async () => (await checkpoint.predict([{ latents: torchNoise(1, [1, 4, 8, 8]), embeddings }], 500))[0];
   const kill = (pid = checkpoint.pid as number): boolean => process.kill(pid, 'SIGKILL');
-  const nextProcess = (old: number) => until(() => checkpoint.pid !== undefined && checkpoint.pid !== old && checkpoint.status.state === 'ready', 'a new process');
 
   it('killed once: the interrupted request is repeated, and nobody notices', async () => {
     const expected = await shortPredict();
     const long = longPredict();
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await new Promise((resolve) => setTimeout(resolve, 20));
     kill();
     assert.equal((await long).length, 40);
     assert.deepEqual((await shortPredict()).data, expected.data);
@@ -51,38 +54,6 @@ describe('inference process', function () {
     kill();
     await until(() => checkpoint.pid !== pid, 'its end is noticed');
     assert.deepEqual(checkpoint.status, { state: 'stopped', detail: undefined });
-    assert.deepEqual((await shortPredict()).dims, [1, 4, 8, 8]);
-  });
-
-  it('killed twice: the request fails with a code and what to expect, and the next one works', async () => {
-    const long = longPredict();
-    const first = checkpoint.pid as number;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-    kill();
-    await nextProcess(first);
-    kill();
-    await assert.rejects(long, { code: 'PROCESS_DIED', message: /ended twice.*SIGKILL.*The next request starts it again/s });
-    assert.equal(checkpoint.status.state, 'failed');
-    assert.deepEqual((await shortPredict()).dims, [1, 4, 8, 8]);
-    assert.equal(checkpoint.status.state, 'ready');
-  });
-
-  it('killed at every start: the request says so, with growing pauses, and the next one works', async () => {
-    const seen: number[] = [];
-    const watch = setInterval(() => {
-      const { pid } = checkpoint;
-      if (pid && !seen.includes(pid)) {
-        seen.push(pid);
-        kill(pid);
-      }
-    }, 1);
-    try {
-      await assert.rejects(shortPredict(), { code: 'PROCESS_DIED' });
-      await assert.rejects(shortPredict(), { code: 'PROCESS_DIED', message: /ended twice while it started/ });
-    } finally {
-      clearInterval(watch);
-    }
-    assert.ok(seen.length >= 4);
     assert.deepEqual((await shortPredict()).dims, [1, 4, 8, 8]);
   });
 
@@ -106,33 +77,10 @@ describe('inference process', function () {
     await shortPredict();
   });
 
-  it('a request that kills the process does not take others with it', async () => {
-    const pids = new Set<number>();
-    const innocents = Array.from({ length: 4 }, shortPredict);
-    const guilty = longPredict();
-    guilty.catch(() => undefined);
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    // Dies whenever the long request has been running for a while, as if that were its fault.
-    const watch = setInterval(() => {
-      const { pid, status } = checkpoint;
-      if (pid && !pids.has(pid) && status.state === 'ready') {
-        pids.add(pid);
-        setTimeout(() => isAlive(pid) && kill(pid), pids.size < 3 ? 150 : 60_000).unref();
-      }
-    }, 10);
-    try {
-      await assert.rejects(guilty, { code: 'PROCESS_DIED' });
-      assert.equal((await Promise.all(innocents)).length, 4);
-      await shortPredict();
-    } finally {
-      clearInterval(watch);
-    }
-  });
-
   it('aborted: the request ends at once, and the process goes on with the next', async () => {
     const abort = new AbortController();
     const long = longPredict(abort.signal);
-    setTimeout(() => abort.abort(), 30);
+    setTimeout(() => abort.abort(), 20);
     const started = Date.now();
     await assert.rejects(long, { code: 'CANCELLED' });
     const pid = checkpoint.pid as number;
@@ -198,6 +146,91 @@ describe('inference process', function () {
       statuses.map(({ state, detail }) => (detail ? `${state} ${detail}` : state)),
       ['starting', 'ready', 'loading textEncoder', 'ready', 'loading unet', 'ready'],
     );
+  });
+});
+
+describe('client of an inference process that dies', () => {
+  /** See the program: what its requests do is told by their timestep. */
+  const [ECHO, DIE, DIE_ONCE] = [1, 666, 667];
+  let client: InferenceClient;
+  let statuses: string[];
+  let mark: string;
+  beforeEach(() => {
+    statuses = [];
+    mark = path.join(os.tmpdir(), `fake-inference-${process.pid}-${Math.random()}`);
+    client = new InferenceClient({ tokenizerFolder: mark } as ProcessSetup, {
+      processFile: path.join(__dirname, 'support/fake-inference.js'),
+      onStatus: ({ state }) => statuses.push(state),
+    });
+  });
+  afterEach(async () => {
+    await client.close();
+    fs.rmSync(mark, { force: true });
+  });
+
+  const ask = (timestep: number, signal?: AbortSignal) => client.call('predict', () => ({ latents: Float32Array.of(timestep), dims: [1], timestep, embeddings: [] }), signal);
+  const died = { code: 'PROCESS_DIED', message: /ended twice while it worked on this request \(signal SIGKILL\).*The next request starts it again.*It said: about to die/s };
+
+  it('repeats an interrupted request once, and nobody notices', async () => {
+    assert.deepEqual((await ask(DIE_ONCE)).outputs, Float32Array.of(DIE_ONCE));
+    assert.deepEqual(statuses.filter((state) => state !== 'stopped'), ['starting', 'ready', 'restarting', 'ready']);
+  });
+
+  it('gives up after the second death, with a code and what to expect, and the next request works', async () => {
+    await assert.rejects(ask(DIE), died);
+    assert.equal(client.status.state, 'failed');
+    assert.deepEqual((await ask(ECHO)).outputs, Float32Array.of(ECHO));
+    assert.equal(client.status.state, 'ready');
+  });
+
+  it('lets the request that kills the process fail alone', async () => {
+    const requests = [ask(ECHO), ask(DIE), ask(ECHO), ask(ECHO), ask(ECHO)];
+    const outcomes = await Promise.allSettled(requests);
+    assert.deepEqual(outcomes.map(({ status }) => status), ['fulfilled', 'rejected', 'fulfilled', 'fulfilled', 'fulfilled']);
+    await assert.rejects(requests[1], died);
+  });
+
+  it('can be told to stop while it repeats', async () => {
+    const abort = new AbortController();
+    const guilty = ask(DIE, abort.signal);
+    const next = ask(ECHO);
+    await until(() => statuses.includes('restarting'), 'the restart');
+    abort.abort();
+    await assert.rejects(guilty, { code: 'CANCELLED' });
+    assert.deepEqual((await next).outputs, Float32Array.of(ECHO));
+  });
+
+  it('pauses longer and longer while the process dies at once', async () => {
+    fs.writeFileSync(mark, 'die at the start');
+    const waits: number[] = [];
+    for (let i = 0; i < 2; i++) {
+      const started = performance.now();
+      await assert.rejects(ask(ECHO), { code: 'PROCESS_DIED', message: /ended twice while it started \(exit code 3\)/ });
+      waits.push(performance.now() - started);
+    }
+    // First immediately and again; then half a second later, and a second after that.
+    assert.ok(waits[1] >= 1400, `waited ${waits}`);
+    fs.rmSync(mark);
+    assert.deepEqual((await ask(ECHO)).outputs, Float32Array.of(ECHO));
+  });
+
+  it('says so when there is no program to start', async () => {
+    const nothing = new InferenceClient({} as ProcessSetup, { processFile: path.join(__dirname, 'support/nowhere.js') });
+    await assert.rejects(nothing.open(), { code: 'PROCESS_DIED', message: /Cannot find module/ });
+    await nothing.close();
+  });
+
+  it('sends embeddings once for each content and process', async () => {
+    const embeddings = (value: number) => Tensor.float32(Float32Array.of(value), [1, 1, 1]);
+    const askWith = (tensor: Tensor) => client.call('predict', () => ({ latents: new Float32Array(1), dims: [1], timestep: ECHO, embeddings: [client.hold(tensor)] }));
+    const first = embeddings(1);
+    for (const tensor of [first, first, embeddings(1), embeddings(2)]) await askWith(tensor);
+    const held = async () => (await client.call('decode', () => ({ latents: new Float32Array(0), dims: [] }))).dims;
+    assert.deepEqual(await held(), [2]);
+    process.kill(client.pid as number, 'SIGKILL');
+    await until(() => client.pid === undefined, 'its end is noticed');
+    await askWith(first);
+    assert.deepEqual(await held(), [1]);
   });
 });
 

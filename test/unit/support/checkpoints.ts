@@ -59,12 +59,18 @@ export function copyCheckpoint(name: string): string {
   return folder;
 }
 
+/** Whether the process runs; one that has ended and only waits to be taken note of doesn't. */
 export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
-    return true;
   } catch {
     return false;
+  }
+  try {
+    return !/\) Z /.test(fs.readFileSync(`/proc/${pid}/stat`, 'utf8'));
+  } catch {
+    // No such file system, or gone in between.
+    return process.platform !== 'linux';
   }
 }
 
