@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { DECODE_OPTIONS, ENCODE_OPTIONS, IMAGE_OPTIONS, MODEL_OPTIONS, REGION_OPTIONS, SAMPLER_OPTIONS, SAVE_OPTIONS, type OptionSpec } from '../../dist/engine/options';
+import { BOOTSTRAP_OPTIONS, DECODE_OPTIONS, ENCODE_OPTIONS, FUSE_OPTIONS, IMAGE_OPTIONS, LOOP_OPTIONS, MODEL_OPTIONS, REGION_OPTIONS, SAMPLER_OPTIONS, SAVE_OPTIONS, type OptionSpec } from '../../dist/engine/options';
 import { loadDefinition, newNode, readHtml, TYPES, validate } from './support/editor';
 
 /** Which options each node's form shows. */
@@ -7,7 +7,10 @@ const OPTIONS: Record<string, Record<string, OptionSpec>> = {
   'diffusion-model': MODEL_OPTIONS,
   'text-encode': {},
   'region-mask': REGION_OPTIONS,
-  'multidiffusion-sampler': SAMPLER_OPTIONS,
+  'multidiffusion-sampler': { ...SAMPLER_OPTIONS, ...LOOP_OPTIONS },
+  'multidiffusion-bootstrap': BOOTSTRAP_OPTIONS,
+  'multidiffusion-denoise': {},
+  'multidiffusion-fuse': FUSE_OPTIONS,
   'vae-encode': ENCODE_OPTIONS,
   'vae-decode': DECODE_OPTIONS,
   'save-image': { ...IMAGE_OPTIONS, ...SAVE_OPTIONS },

@@ -4,7 +4,7 @@ import path from 'node:path';
 import vm from 'node:vm';
 
 export const ROOT = path.resolve(__dirname, '../../..');
-export const TYPES = ['diffusion-model', 'text-encode', 'region-mask', 'multidiffusion-sampler', 'vae-encode', 'vae-decode', 'save-image'] as const;
+export const TYPES = ['diffusion-model', 'text-encode', 'region-mask', 'multidiffusion-sampler', 'multidiffusion-bootstrap', 'multidiffusion-denoise', 'multidiffusion-fuse', 'vae-encode', 'vae-decode', 'save-image'] as const;
 export const LANGUAGES = ['en-US', 'es-ES'] as const;
 
 export interface PropertyDefinition {
