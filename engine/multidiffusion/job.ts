@@ -29,8 +29,8 @@ export interface SampleRequest {
   /** uint8 [H, W, 3] of any size, with bootstrappingBackground 'image': what regions see around themselves in each window. */
   bootstrappingImage?: Tensor;
   signal?: AbortSignal;
-  /** After every step; sampling goes on when it has ended. */
-  onStep?(progress: Progress): void | Promise<void>;
+  /** After every step; a promise is waited for. */
+  onStep?(progress: Progress): unknown;
 
   /** Unit Gaussian noise [1, C, h, w] instead of the seed's; times the scheduler's initNoiseSigma it is x_T. */
   initialNoise?: Tensor<'float32'>;
