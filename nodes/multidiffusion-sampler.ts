@@ -6,13 +6,12 @@ import type { Progress } from '../engine/multidiffusion/job';
 import { sample } from '../engine/multidiffusion/sample';
 import type { Conditioning } from '../engine/multidiffusion/types';
 import { LOOP_OPTIONS, resolveOptions, SAMPLER_OPTIONS } from '../engine/options';
-import type { Tensor } from '../engine/tensor';
 import { describe } from './kit/generation';
 import { cancelJobs, SamplerJob } from './kit/jobs';
 import { isStep, sampleInLoop, takeBack } from './kit/loop';
 import { addToGeneration, own, pick, type Message } from './kit/message';
 import { NodeModel } from './kit/model';
-import { pictureIn, previews } from './kit/pictures';
+import { initialLatents, pictureIn, previews } from './kit/pictures';
 import { addMasks, readRegions } from './kit/regions';
 import { checkLimit, readSettings } from './kit/settings';
 import { handleMessages, isCancellation, type Task } from './kit/tasks';
@@ -58,12 +57,12 @@ export = function (RED: NodeAPI): void {
       const options = { ...resolveOptions(SAMPLER_OPTIONS, pick(msg, OPTIONS), pick(config, OPTIONS)), seed: readSeed(msg, config) };
       checkLimit(settings, 'maxSteps', options.steps, `steps is ${options.steps}`);
       const regions = await addMasks(readRegions(own(msg, 'regions'), settings), settings);
-      const initialImage = own(msg, 'initialImage') as Tensor | undefined;
       const bootstrappingImage = await pictureIn(msg, 'bootstrappingImage', settings);
 
       const checkpoint = await model.get(status);
       const { width = checkpoint.facts.nativeSize, height = checkpoint.facts.nativeSize } = options;
       checkLimit(settings, 'maxCanvasPixels', width * height, `The canvas of ${width}x${height} has ${width * height} pixels`);
+      const initialImage = await initialLatents(checkpoint, msg, settings, { width, height }, signal);
       const background = (own(msg, 'background') ?? own(msg, 'conditioning') ?? (await checkpoint.encodeConditioning('', '', { signal }))) as Conditioning;
 
       const { stepMode, loopTimeout } = resolveOptions(LOOP_OPTIONS, pick(config, Object.keys(LOOP_OPTIONS)));

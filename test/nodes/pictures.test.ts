@@ -97,6 +97,12 @@ describe('pictures', function () {
     const error = await parts.fails('free', { initialImage, width: 64, height: 128 });
     assert.match(error.message, /initialImage is .*\[1, 4, 16, 16\].*\[1, 4, 16, 8\]/);
     assert.equal((await parts.fails('free', { keepBackground: true })).code, 'MISSING_INPUT');
+    assert.match((await parts.fails('free', { initialImage: 'a photo' })).message, /initialImage is "a photo"; allowed: the bytes of a picture/);
+
+    const [fromLatents, fromPicture, fromFile] = [initialImage, start.image, await png(start.image)].map((image) => ({ width: 128, height: 128, initialImage: image }));
+    const latents = bytes((await parts.ok('free', fromLatents)).latents);
+    assert.ok(latents.equals(bytes((await parts.ok('free', fromPicture)).latents)));
+    assert.ok(latents.equals(bytes((await parts.ok('free', fromFile)).latents)));
   });
 
   it('stand behind bootstrapped regions', async () => {
