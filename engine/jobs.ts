@@ -1,5 +1,5 @@
 /**
- * The jobs of one loaded checkpoint: one at a time, higher priority first, otherwise in the order of
+ * The jobs of one loaded checkpoint: one at a time (or as many as it has processes), higher priority first, otherwise in the order of
  * asking. Every job ends exactly once, as done, failed or cancelled.
  */
 import { EventEmitter } from 'node:events';
@@ -10,6 +10,8 @@ import { CancelledError, InvalidInputError, MultiDiffusionError } from './errors
 export type Overflow = 'refuse' | 'replace-newest' | 'replace-oldest';
 
 export interface JobQueueOptions {
+  /** Jobs that run at a time; default 1. */
+  concurrency?: number;
   /** Most jobs that wait, the running one not counted. */
   limit?: number;
   overflow?: Overflow;
@@ -88,17 +90,19 @@ class QueuedJob<T = unknown> implements Job<T> {
 }
 
 export class JobQueue extends EventEmitter<JobEvents> {
+  readonly concurrency: number;
   readonly limit: number;
   readonly overflow: Overflow;
   readonly perClient: number;
   private added = 0;
   private readonly waiting: QueuedJob[] = [];
-  private current?: QueuedJob;
+  private readonly running: QueuedJob[] = [];
   private closed = false;
 
   constructor(options: JobQueueOptions = {}) {
     super();
     this.setMaxListeners(0);
+    this.concurrency = options.concurrency ?? 1;
     this.limit = options.limit ?? 32;
     this.overflow = options.overflow ?? 'refuse';
     this.perClient = options.perClient ?? Infinity;
@@ -106,19 +110,19 @@ export class JobQueue extends EventEmitter<JobEvents> {
 
   /** Jobs that wait or run. */
   get depth(): number {
-    return this.waiting.length + (this.current ? 1 : 0);
+    return this.waiting.length + this.running.length;
   }
 
   /** Jobs before the one with this id: 0 when it runs, -1 when there is none. */
   position(id: string): number {
-    if (this.current?.id === id) return 0;
+    if (this.running.some((job) => job.id === id)) return 0;
     const index = this.waiting.findIndex((job) => job.id === id);
-    return index < 0 ? -1 : index + (this.current ? 1 : 0);
+    return index < 0 ? -1 : index + this.running.length;
   }
 
   /** The jobs that run or wait, in order. */
   get jobs(): Job[] {
-    return this.current ? [this.current, ...this.waiting] : [...this.waiting];
+    return [...this.running, ...this.waiting];
   }
 
   /**
@@ -132,8 +136,8 @@ export class JobQueue extends EventEmitter<JobEvents> {
     if (this.position(id) >= 0) throw new InvalidInputError('job', id, 'an id that no waiting or running job has');
     if (typeof priority !== 'number' || Number.isNaN(priority)) throw new InvalidInputError('priority', priority, 'a number');
     this.checkClient(client);
-    // While nothing runs yet, the first of the waiting jobs is about to.
-    if (this.waiting.length >= this.limit + (this.current ? 0 : 1)) this.makeRoom(priority);
+    // Where fewer run than may, the first of the waiting jobs are about to.
+    if (this.waiting.length >= this.limit + this.concurrency - this.running.length) this.makeRoom(priority);
     const job = new QueuedJob<T>(id, priority, work, options.timeout, client, this.added++);
     const behind = this.waiting.findIndex((other) => other.priority < priority);
     this.waiting.splice(behind < 0 ? this.waiting.length : behind, 0, job as QueuedJob);
@@ -151,7 +155,7 @@ export class JobQueue extends EventEmitter<JobEvents> {
 
   /** @returns whether there was such a job */
   cancel(id: string, reason?: unknown): boolean {
-    const job = this.current?.id === id ? this.current : this.waiting.find((other) => other.id === id);
+    const job = [...this.running, ...this.waiting].find((other) => other.id === id);
     if (!job) return false;
     this.finish(job, { error: reason instanceof MultiDiffusionError ? reason : new CancelledError(typeof reason === 'string' ? reason : undefined) });
     return true;
@@ -159,7 +163,7 @@ export class JobQueue extends EventEmitter<JobEvents> {
 
   /** @returns how many jobs were cancelled */
   cancelAll(reason?: unknown): number {
-    const jobs = [...this.waiting, ...(this.current ? [this.current] : [])];
+    const jobs = [...this.waiting, ...this.running];
     for (const { id } of jobs) this.cancel(id, reason);
     return jobs.length;
   }
@@ -188,10 +192,10 @@ export class JobQueue extends EventEmitter<JobEvents> {
   }
 
   private startNext(): void {
-    if (this.current) return;
+    if (this.running.length >= this.concurrency) return;
     const job = this.waiting.shift();
     if (!job) return;
-    this.current = job;
+    this.running.push(job);
     job.state = 'running';
     job.startedAt = Date.now();
     this.emit('started', job);
@@ -215,8 +219,8 @@ export class JobQueue extends EventEmitter<JobEvents> {
   private finish(job: QueuedJob, outcome: { value: unknown } | { error: Error }): void {
     if (job.endedAt !== undefined) return;
     job.endedAt = Date.now();
-    if (this.current === job) this.current = undefined;
-    else this.waiting.splice(this.waiting.indexOf(job), 1);
+    const list = this.running.includes(job) ? this.running : this.waiting;
+    list.splice(list.indexOf(job), 1);
     const error = 'error' in outcome ? outcome.error : undefined;
     const cancelled = error instanceof CancelledError;
     job.state = !error ? 'done' : cancelled ? 'cancelled' : 'failed';

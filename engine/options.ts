@@ -114,10 +114,10 @@ export const REGION_OPTIONS = {
 /** Where a checkpoint runs. */
 export const MODEL_OPTIONS = {
   provider: { type: 'choice', choices: ['auto', 'cpu', 'cuda'], default: 'auto' },
-  /** Number of the GPU. */
-  deviceId: { type: 'integer', min: 0, max: 63, default: 0 },
-  /** CPU threads of one run; default: as many as ONNX Runtime chooses. */
+  /** CPU threads of one run; default: as many as there are physical cores. */
   threads: { type: 'integer', min: 1, max: 256 },
+  /** Seconds without work after which the model is unloaded; 0: never. */
+  idleTimeout: { type: 'number', min: 0, max: 604_800, default: 0 },
 } as const satisfies Record<string, OptionSpec>;
 
 /** What vae-encode takes. */
@@ -126,6 +126,17 @@ export const ENCODE_OPTIONS = {
   width: SAMPLER_OPTIONS.width,
   height: SAMPLER_OPTIONS.height,
 } as const satisfies Record<string, OptionSpec>;
+
+/**
+ * Numbers of the GPUs of a diffusion-model: one, or several separated by commas; nothing means 0.
+ * @throws InvalidInputError
+ */
+export function readDevices(value: unknown): number[] {
+  const devices = String(value ?? '').trim().split(/\s*,\s*/);
+  if (devices.length === 1 && devices[0] === '') return [0];
+  if (devices.length > 16 || !devices.every((device) => /^\d{1,2}$/.test(device))) throw new InvalidInputError('deviceId', value, 'a number from 0, or several separated by commas, such as 0,1');
+  return [...new Set(devices.map(Number))];
+}
 
 /** What vae-decode takes. */
 export const DECODE_OPTIONS = {

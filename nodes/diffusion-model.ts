@@ -1,29 +1,45 @@
 /** diffusion-model: which checkpoint, and where it runs. Nodes that name the same share one loaded copy. */
-import type { NodeAPI, NodeDef } from 'node-red';
-import { MissingInputError } from '../engine/errors';
-import { MODEL_OPTIONS, resolveOptions } from '../engine/options';
-import { ModelUse, POCKET_FOLDER, type ModelNode } from './kit/model';
+import type { Node, NodeAPI, NodeDef } from 'node-red';
+import type { ProcessStatus } from '../engine/checkpoint/checkpoint';
+import { modelSource, type ModelConfig } from './kit/checkpoints';
+import { offerChecks } from './kit/checks';
+import { ModelUse, type ModelNode } from './kit/model';
 import { readSettings } from './kit/settings';
+import { Status } from './kit/status';
 
-interface DiffusionModelDef extends NodeDef {
-  checkpoint?: 'pocket' | 'folder';
-  folder?: string;
-  provider?: string;
-  deviceId?: string | number;
-  threads?: string | number;
+interface Credentials {
+  token: string;
 }
+/** Without a token it has no credentials. */
+type DiffusionModelNode = Node<Credentials> & Pick<ModelNode, 'model'>;
 
 export = function (RED: NodeAPI): void {
-  RED.nodes.registerType('diffusion-model', function (this: ModelNode, config: DiffusionModelDef) {
-    RED.nodes.createNode(this, config);
-    const options = () => resolveOptions(MODEL_OPTIONS, config as unknown as Record<string, unknown>);
-    this.model = new ModelUse(() => ({ folder: folderOf(config), ...options(), queue: readSettings(RED).queue }));
-    this.on('close', () => this.model.release());
-  });
+  offerChecks(RED);
+  RED.nodes.registerType<DiffusionModelNode, NodeDef & ModelConfig, object, Credentials>(
+    'diffusion-model',
+    function (this: DiffusionModelNode, config: NodeDef & ModelConfig) {
+      RED.nodes.createNode(this, config);
+      const status = new Status(RED, this);
+      const source = modelSource(config, () => readSettings(RED), () => (this.credentials as Credentials | undefined)?.token);
+      this.model = new ModelUse(source, {
+        onStatus: (process) => show(process, status),
+        onOpen: ({ facts }) => {
+          this.log(`${facts.name} runs on ${facts.provider}`);
+          status.ok('ready', { provider: facts.provider.split(' ')[0] });
+        },
+      });
+      this.on('close', () => {
+        status.close();
+        this.model.release();
+      });
+    },
+    { credentials: { token: { type: 'password' } } },
+  );
 };
 
-function folderOf({ checkpoint, folder }: DiffusionModelDef): string {
-  if (checkpoint !== 'folder') return POCKET_FOLDER;
-  if (!folder) throw new MissingInputError('folder', 'Name the folder of the checkpoint in the diffusion-model node.');
-  return folder;
+function show({ state, detail }: ProcessStatus, status: Status): void {
+  if (state === 'failed') status.failed(new Error(detail));
+  else if (state === 'stopped') status.idle('unloaded');
+  else if (state === 'starting' || state === 'loading' || state === 'restarting') status.busy('loading');
+  else if (state === 'ready') status.ok('loaded');
 }

@@ -10,7 +10,7 @@ import { describe } from './kit/generation';
 import { cancelJobs, SamplerJob } from './kit/jobs';
 import { isStep, sampleInLoop, takeBack } from './kit/loop';
 import { addToGeneration, own, pick, type Message } from './kit/message';
-import { NodeModel } from './kit/model';
+import { isUnload, NodeModel } from './kit/model';
 import { initialLatents, pictureIn, previews } from './kit/pictures';
 import { addMasks, readRegions } from './kit/regions';
 import { checkLimit, readSettings } from './kit/settings';
@@ -34,6 +34,7 @@ export = function (RED: NodeAPI): void {
 
     function receive(task: Task, node: Node): Promise<void> | void {
       if (isCancellation(task.msg)) return cancelJobs(jobs, task.msg);
+      if (isUnload(task.msg)) return model.unload(task.status);
       if (isStep(task.msg, node)) return takeBack(node, task.msg);
       return start(task, node);
     }
@@ -59,7 +60,7 @@ export = function (RED: NodeAPI): void {
       const regions = await addMasks(readRegions(own(msg, 'regions'), settings), settings);
       const bootstrappingImage = await pictureIn(msg, 'bootstrappingImage', settings);
 
-      const checkpoint = await model.get(status);
+      const checkpoint = await model.get(status, signal);
       const { width = checkpoint.facts.nativeSize, height = checkpoint.facts.nativeSize } = options;
       checkLimit(settings, 'maxCanvasPixels', width * height, `The canvas of ${width}x${height} has ${width * height} pixels`);
       const initialImage = await initialLatents(checkpoint, msg, settings, { width, height }, signal);

@@ -4,7 +4,7 @@ import type { Checkpoint } from '../engine/checkpoint/checkpoint';
 import { promptFindings } from './kit/findings';
 import { readLayout, type Layout } from './kit/layout';
 import { addFindings, addToGeneration, own } from './kit/message';
-import { NodeModel } from './kit/model';
+import { isUnload, NodeModel } from './kit/model';
 import { readWords, type WordsConfig } from './kit/prompt';
 import { draftRegion, type Draft } from './kit/regions';
 import { readSettings } from './kit/settings';
@@ -21,12 +21,13 @@ export = function (RED: NodeAPI): void {
     async function encode(task: Task, node: Node): Promise<void> {
       const { msg, status, signal } = task;
       if (isCancellation(msg)) return task.send(msg);
+      if (isUnload(msg)) return model.unload(status);
 
       const settings = readSettings(RED);
       const layout = await readLayout(own(msg, 'payload'), settings);
       const words = layout ?? (await readWords(RED, node, msg, config, settings));
 
-      const checkpoint = await model.get(status);
+      const checkpoint = await model.get(status, signal);
       status.busy('encoding');
       const started = performance.now();
       const conditioning = await checkpoint.encodeConditioning(words.prompt, words.negativePrompt, { signal });

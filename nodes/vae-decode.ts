@@ -4,7 +4,7 @@ import { MissingInputError } from '../engine/errors';
 import { DECODE_OPTIONS, resolveOptions } from '../engine/options';
 import { Tensor } from '../engine/tensor';
 import { addToGeneration, own, pick } from './kit/message';
-import { NodeModel } from './kit/model';
+import { isUnload, NodeModel } from './kit/model';
 import { handleMessages, type Task } from './kit/tasks';
 
 interface VaeDecodeDef extends NodeDef {
@@ -20,10 +20,11 @@ export = function (RED: NodeAPI): void {
     handleMessages(RED, this, decode, () => model.release());
 
     async function decode({ msg, status, signal, send }: Task): Promise<void> {
+      if (isUnload(msg)) return model.unload(status);
       const { tileSize, circular } = resolveOptions(DECODE_OPTIONS, pick(msg, OPTIONS), pick(config, OPTIONS));
       const latents = own(msg, 'latents');
       if (latents === undefined) throw new MissingInputError('latents', 'Send the message through a multidiffusion-sampler first.');
-      const checkpoint = await model.get(status);
+      const checkpoint = await model.get(status, signal);
       status.busy('decoding');
       const started = performance.now();
       const cells = tileSize && Math.round(tileSize / checkpoint.facts.latentFactor);

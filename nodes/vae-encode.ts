@@ -3,7 +3,7 @@ import type { Node, NodeAPI, NodeDef } from 'node-red';
 import { MissingInputError } from '../engine/errors';
 import { ENCODE_OPTIONS, resolveOptions } from '../engine/options';
 import { own, pick } from './kit/message';
-import { NodeModel } from './kit/model';
+import { isUnload, NodeModel } from './kit/model';
 import { encodePicture } from './kit/pictures';
 import { readSettings } from './kit/settings';
 import { handleMessages, isCancellation, type Task } from './kit/tasks';
@@ -22,12 +22,13 @@ export = function (RED: NodeAPI): void {
 
     async function encode({ msg, status, signal, send }: Task): Promise<void> {
       if (isCancellation(msg)) return send(msg);
+      if (isUnload(msg)) return model.unload(status);
       const settings = readSettings(RED);
       const options = resolveOptions(ENCODE_OPTIONS, pick(msg, OPTIONS), pick(config, OPTIONS));
       const source = ['image', 'payload'].find((property) => own(msg, property) !== undefined);
       if (!source) throw new MissingInputError('image', 'Send a picture in msg.image or msg.payload.');
 
-      const checkpoint = await model.get(status);
+      const checkpoint = await model.get(status, signal);
       status.busy('encoding');
       const { latents, ...size } = (await encodePicture(checkpoint, msg, source, settings, options, signal))!;
       // The picture has been taken: a text-encode further on would take bytes in the payload for a layout.

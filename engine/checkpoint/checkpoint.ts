@@ -1,6 +1,8 @@
 /** A loaded checkpoint: prompts to embeddings, latents to predictions, latents to pictures, pictures to latents. */
+import { dirname, join } from 'node:path';
 import { InvalidInputError } from '../errors';
-import { InferenceClient, type ProcessState, type ProcessStatus } from '../inference/client';
+import type { ProcessState, ProcessStatus } from '../inference/client';
+import { InferenceGroup } from '../inference/group';
 import type { Provider, WireTensor } from '../inference/protocol';
 import { JobQueue, type JobQueueOptions } from '../jobs';
 import type { CallOptions, DiffusionModel, ModelFacts, UNetRow } from '../model';
@@ -9,6 +11,7 @@ import { Tensor } from '../tensor';
 import { physicalCores } from './cores';
 import { readFacts, readVaeFacts } from './facts';
 import { readLayout } from './layout';
+import { findChanged, stampFolders, type Stamps } from './stamps';
 import { findUnknownWords } from './vocabulary';
 
 export type { ProcessState, ProcessStatus };
@@ -16,10 +19,12 @@ export type { ProcessState, ProcessStatus };
 export interface CheckpointOptions {
   /** auto takes CUDA when a test model runs on it. Default: auto. */
   provider?: Provider;
-  /** Which GPU, from 0. */
-  deviceId?: number;
-  /** Threads of one run. Default: as many as this process has physical cores. */
+  /** Which GPU, from 0. Several have a process each, which share the jobs. */
+  deviceId?: number | number[];
+  /** Threads of one run. Default: as many as this process has physical cores, shared by the processes. */
   threads?: number;
+  /** Folders with the libraries that CUDA needs, separated as in PATH, when the system's loader does not know them. */
+  libraryPath?: string;
   /** Milliseconds without work after which the inference process ends, until the next request; 0 (default): never. */
   idleTimeout?: number;
   queue?: JobQueueOptions;
@@ -52,27 +57,32 @@ const LONGEST_PROMPT = 10_000;
 const SMALLEST_TILE = 64;
 
 /**
- * Reads what lies in the folder and starts its inference process. Weights are loaded when they are first
+ * Reads what lies in the folder and starts its inference process, or one a device. Weights are loaded when they are first
  * needed.
  * @throws MultiDiffusionError CHECKPOINT naming the file that is missing, damaged or not understood
  * @throws MultiDiffusionError PROVIDER when the execution provider was asked for and can't be used
  */
 export async function openCheckpoint(folder: string, options: CheckpointOptions = {}): Promise<Checkpoint> {
-  const { provider = 'auto', deviceId = 0, threads = physicalCores() } = options;
+  const { provider = 'auto', deviceId = 0 } = options;
+  const devices = [...new Set([deviceId].flat())];
+  const { threads = Math.max(1, Math.floor(physicalCores() / Math.max(1, devices.length))) } = options;
   if (!['auto', 'cpu', 'cuda'].includes(provider)) throw new InvalidInputError('provider', provider, 'auto, cpu or cuda');
-  if (!Number.isInteger(deviceId) || deviceId < 0) throw new InvalidInputError('deviceId', deviceId, 'a whole number, 0 or more');
+  if (devices.length === 0 || !devices.every((device) => Number.isInteger(device) && device >= 0)) throw new InvalidInputError('deviceId', deviceId, 'a whole number, 0 or more, or a list of such numbers');
   if (!Number.isInteger(threads) || threads < 1 || threads > 1024) throw new InvalidInputError('threads', threads, 'a whole number from 1 to 1024');
 
   const layout = await readLayout(folder);
   const facts = readFacts(layout, provider);
-  const client = new InferenceClient(
-    {
+  const models = [layout.textEncoder, layout.unet, layout.vaeDecoder, layout.vaeEncoder].filter((model) => model !== undefined);
+  const stamps = await stampFolders([...models.map(({ path }) => dirname(path)), layout.tokenizerFolder, join(layout.folder, 'scheduler')]);
+  const processes = new InferenceGroup(
+    devices.map((device) => ({
       components: {
         textEncoder: layout.textEncoder.path,
         unet: layout.unet.path,
         vaeDecoder: layout.vaeDecoder.path,
         vaeEncoder: layout.vaeEncoder?.path,
       },
+      stamps,
       vaeEncoderHasExternalData: (layout.vaeEncoder?.externalData.size ?? 0) > 0,
       tokenizerFolder: layout.tokenizerFolder,
       maxTokens: facts.maxTokens,
@@ -81,18 +91,18 @@ export async function openCheckpoint(folder: string, options: CheckpointOptions 
       defaultTileSize: Math.max(SMALLEST_TILE, Math.round(facts.nativeSize / facts.latentFactor)),
       unetBytes: layout.unet.bytes,
       provider,
-      deviceId,
+      deviceId: device,
       threads,
-    },
-    { onStatus: options.onStatus, idleTimeout: options.idleTimeout },
+    })),
+    { onStatus: options.onStatus, idleTimeout: options.idleTimeout, libraryPath: options.libraryPath },
   );
   try {
-    facts.provider = await client.open();
+    facts.provider = await processes.open();
   } catch (error) {
-    await client.close();
+    await processes.close();
     throw error;
   }
-  return new Checkpoint(facts, client, new JobQueue(options.queue));
+  return new Checkpoint(facts, processes, new JobQueue({ concurrency: processes.size, ...options.queue }), stamps);
 }
 
 export class Checkpoint implements DiffusionModel {
@@ -103,18 +113,34 @@ export class Checkpoint implements DiffusionModel {
   /** Use openCheckpoint. */
   constructor(
     readonly facts: ModelFacts,
-    private readonly client: InferenceClient,
-    /** Sampling jobs, one at a time. Encoding and decoding need no place in it: they go between two UNet runs. */
+    private readonly processes: InferenceGroup,
+    /** Sampling jobs, one at a time a process. Encoding and decoding need no place in it: they go between two UNet runs. */
     readonly queue: JobQueue,
+    private readonly stamps: Stamps = {},
   ) {}
 
   get status(): ProcessStatus {
-    return this.client.status;
+    return this.processes.status;
   }
 
-  /** Id of the inference process, when it runs. */
+  /** Whether a job or a request is under way. */
+  get busy(): boolean {
+    return this.processes.busy || this.queue.depth > 0;
+  }
+
+  /** Whether a file of the folder is another one than when it was opened, or gone. */
+  async hasChanged(): Promise<boolean> {
+    return (await findChanged(this.stamps)) !== undefined;
+  }
+
+  /** Id of the inference process, when it runs; of the first where there are several. */
   get pid(): number | undefined {
-    return this.client.pid;
+    return this.processes.pids[0];
+  }
+
+  /** Ids of the inference processes that run. */
+  get pids(): number[] {
+    return this.processes.pids;
   }
 
   /**
@@ -133,7 +159,7 @@ export class Checkpoint implements DiffusionModel {
     const missing = [...new Set(prompts)].filter((prompt) => !found.has(prompt));
     if (missing.length > 0) {
       const cuts = missing.map(cutPrompt);
-      const encoded = await this.client.call('encodePrompts', () => ({ prompts: cuts.map(({ head }) => head) }), options.signal);
+      const encoded = await this.processes.call('encodePrompts', () => ({ prompts: cuts.map(({ head }) => head) }), options.signal);
       encoded.forEach(({ embeddings, tokenIds, truncated }, i) => {
         const { head, tail } = cuts[i];
         found.set(missing[i], {
@@ -172,13 +198,13 @@ export class Checkpoint implements DiffusionModel {
       if (row.latents.size !== rowSize) throw new InvalidInputError(`rows[${i}].latents`, row.latents.dims, `[${dims.join(', ')}] as in rows[0]`);
       latents.set(row.latents.data, i * rowSize);
     });
-    const { outputs, runMilliseconds } = await this.client.call(
+    const { outputs, runMilliseconds } = await this.processes.call(
       'predict',
-      () => ({
+      (client) => ({
         latents,
         dims: [rows.length, ...dims.slice(1)],
         timestep,
-        embeddings: rows.map((row) => this.client.hold(row.embeddings)),
+        embeddings: rows.map((row) => client.hold(row.embeddings)),
         guidanceScales: this.facts.guidanceEmbedded ? rows.map((row) => row.guidanceScale ?? 1) : undefined,
       }),
       options.signal,
@@ -199,7 +225,7 @@ export class Checkpoint implements DiffusionModel {
     }
     if (tileSize !== undefined && (!Number.isInteger(tileSize) || tileSize < 8)) throw new InvalidInputError('tileSize', tileSize, 'a whole number of latent cells, 8 or more');
     if (overlap !== undefined && (!Number.isInteger(overlap) || overlap < 0)) throw new InvalidInputError('overlap', overlap, 'a whole number of latent cells, 0 or more');
-    const { pixels, dims } = await this.client.call(
+    const { pixels, dims } = await this.processes.call(
       'decode',
       () => ({ latents: latents.data as Float32Array, dims: latents.dims, tileSize, overlap, circular }),
       signal,
@@ -217,22 +243,22 @@ export class Checkpoint implements DiffusionModel {
       if (image.dims.join() !== dims.join()) throw new InvalidInputError(`images[${i}]`, image.dims, `[${dims.join(', ')}] as images[0]`);
       pixels.set(image.data, i * size);
     });
-    const { latents, dims: latentDims } = await this.client.call('encodeImages', () => ({ pixels, dims: [images.length, ...dims] }), options.signal);
+    const { latents, dims: latentDims } = await this.processes.call('encodeImages', () => ({ pixels, dims: [images.length, ...dims] }), options.signal);
     const latentSize = latents.length / images.length;
     return images.map((_, i) => Tensor.float32(latents.slice(i * latentSize, (i + 1) * latentSize), [1, ...latentDims.slice(1)]));
   }
 
-  /** Ends the inference process and frees its memory; the next request starts it again. Jobs are cancelled. */
+  /** Ends the inference processes and frees its memory; the next request starts them again. Jobs are cancelled. */
   async unload(): Promise<void> {
     this.queue.cancelAll('The model was unloaded.');
-    await this.client.unload();
+    await this.processes.unload();
   }
 
-  /** Ends the inference process for good. Jobs are cancelled. */
+  /** Ends the inference processes for good. Jobs are cancelled. */
   async close(): Promise<void> {
     this.queue.close();
     this.prompts.clear();
-    await this.client.close();
+    await this.processes.close();
   }
 
   /** Keeps the most recently used prompts. */

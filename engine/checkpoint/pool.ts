@@ -13,7 +13,7 @@ export interface LeaseOptions extends CheckpointOptions {
 
 /** One user's hold on a shared checkpoint. */
 export interface CheckpointLease {
-  /** The checkpoint, opened when somebody first asks; after a failure it is tried again. */
+  /** The checkpoint, opened when somebody first asks; after a failure, and once its files have changed, anew. */
   readonly checkpoint: Promise<Checkpoint>;
   /** Lets go; a second time does nothing. */
   release(): void;
@@ -32,12 +32,12 @@ interface Entry {
 const entries = new Map<string, Entry>();
 
 /**
- * Holds the checkpoint in `folder`. Users who differ in provider, device or threads get different ones;
- * the other options are those of the first user.
+ * Holds the checkpoint in `folder`. Users who differ in provider, devices, threads, idle time or library path get
+ * different ones; the other options are those of the first user.
  */
 export function acquireCheckpoint(folder: string, options: LeaseOptions = {}): CheckpointLease {
   const { linger = LINGER, onStatus } = options;
-  const key = JSON.stringify([resolve(folder), options.provider ?? 'auto', options.deviceId ?? 0, options.threads ?? null]);
+  const key = JSON.stringify([resolve(folder), options.provider ?? 'auto', [options.deviceId ?? 0].flat(), options.threads ?? null, options.idleTimeout ?? 0, options.libraryPath ?? '']);
   const entry = entries.get(key) ?? { users: 0, status: { state: 'stopped' }, listeners: new Set() };
   entries.set(key, entry);
   entry.users++;
@@ -51,7 +51,7 @@ export function acquireCheckpoint(folder: string, options: LeaseOptions = {}): C
   return {
     get checkpoint() {
       if (released) return Promise.reject(new MultiDiffusionError('CANCELLED', 'The model was released.'));
-      return (entry.opening ??= openEntry(entry, folder, options));
+      return current(entry, folder, options);
     },
     release() {
       if (released) return;
@@ -67,6 +67,18 @@ export function acquireCheckpoint(folder: string, options: LeaseOptions = {}): C
 export async function closeUnusedCheckpoints(): Promise<void> {
   const unused = [...entries].filter(([, entry]) => entry.users === 0);
   await Promise.all(unused.map(([key, entry]) => closeEntry(key, entry)));
+}
+
+/** The opened checkpoint; once its files have changed and nobody is at work on it, it is opened anew. */
+async function current(entry: Entry, folder: string, options: LeaseOptions): Promise<Checkpoint> {
+  const opening = (entry.opening ??= openEntry(entry, folder, options));
+  const checkpoint = await opening;
+  if (checkpoint.busy || !(await checkpoint.hasChanged())) return checkpoint;
+  if (entry.opening === opening && !checkpoint.busy) {
+    entry.opening = undefined;
+    void checkpoint.close();
+  }
+  return (entry.opening ??= openEntry(entry, folder, options));
 }
 
 function openEntry(entry: Entry, folder: string, options: LeaseOptions): Promise<Checkpoint> {

@@ -12,6 +12,7 @@ import path from 'node:path';
 import type { Socket } from 'node:net';
 import { CancelledError, InvalidInputError, MultiDiffusionError } from '../errors';
 import { Tensor } from '../tensor';
+import { libraryFolders } from './libraries';
 import type { CallName, Calls, FromProcess, ProcessSetup, ToProcess, WireTensor } from './protocol';
 
 export type ProcessState =
@@ -33,6 +34,8 @@ export interface ClientOptions {
   onStatus?: (status: ProcessStatus) => void;
   /** Milliseconds without a request after which the process ends; the next request starts it again. 0: never. */
   idleTimeout?: number;
+  /** Folders with the libraries that CUDA needs, separated as in PATH; see libraries.ts. */
+  libraryPath?: string;
   /** Another program in the inference process' place; for tests. */
   processFile?: string;
 }
@@ -95,6 +98,11 @@ export class InferenceClient {
   /** Whether a request is under way. */
   get busy(): boolean {
     return this.pending.size > 0;
+  }
+
+  /** Requests under way. */
+  get waiting(): number {
+    return this.pending.size;
   }
 
   /** Id of the running process. */
@@ -234,6 +242,8 @@ export class InferenceClient {
     this.loadingComponents.clear();
     // Neither the debugger's port nor preloaded modules of this process are the child's business.
     const { NODE_OPTIONS: _, ...env } = process.env;
+    const { libraryPath } = this.options;
+    if (libraryPath) env.LD_LIBRARY_PATH = libraryFolders(libraryPath, env.LD_LIBRARY_PATH);
     let child: ChildProcess;
     try {
       child = fork(this.options.processFile ?? PROCESS_FILE, [], { serialization: 'advanced', execArgv: [], env, stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });

@@ -1,6 +1,8 @@
 /** The ONNX sessions of one checkpoint, each loaded when it is first needed; only in the inference process. */
 import { readFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import type { InferenceSession } from 'onnxruntime-node';
+import { findChanged } from '../checkpoint/stamps';
 import { CancelledError, MultiDiffusionError } from '../errors';
 import { floatToHalf, halfToFloat } from './float16';
 import { isOutOfMemory } from './batching';
@@ -96,10 +98,13 @@ export class Sessions {
     const { InferenceSession } = require('onnxruntime-node') as typeof import('onnxruntime-node');
     this.onLoading(component, false);
     try {
+      const changed = await findChanged(this.setup.stamps ?? {}, dirname(path));
+      if (changed) throw new MultiDiffusionError('CHECKPOINT', `${changed} has been changed or removed since the checkpoint was opened. Send the message again: the checkpoint is then opened anew.`);
       const silent = component === 'vaeEncoder' && !this.setup.vaeEncoderHasExternalData ? silenceNoise(await readFile(path)) : undefined;
       const session = silent ? await InferenceSession.create(silent, this.options) : await InferenceSession.create(path, this.options);
       return new Session(component, session, this.turns);
     } catch (error) {
+      if (error instanceof MultiDiffusionError) throw error;
       throw new MultiDiffusionError('CHECKPOINT', explainLoadFailure(path, (error as Error).message), { cause: error });
     } finally {
       this.onLoading(component, true);

@@ -1,40 +1,72 @@
 /** How nodes come by the loaded checkpoint: through their diffusion-model node, or the bundled one without. */
-import path from 'node:path';
 import type { Node, NodeAPI } from 'node-red';
+import type { Checkpoint, ProcessStatus } from '../../engine/checkpoint/checkpoint';
+import type { HubProgress } from '../../engine/checkpoint/hub';
 import { acquireCheckpoint, type CheckpointLease } from '../../engine/checkpoint/pool';
-import type { Checkpoint, CheckpointOptions } from '../../engine/checkpoint/checkpoint';
 import { CancelledError, MissingInputError } from '../../engine/errors';
+import { modelSource, type ModelSource } from './checkpoints';
+import { own, type Message } from './message';
 import { readSettings } from './settings';
 import type { Status } from './status';
 
-/** The model that comes with the package. */
-export const POCKET_FOLDER = path.resolve(__dirname, '../../../models/pocket');
+export { POCKET_FOLDER } from './checkpoints';
 
-/** A hold on a checkpoint, loaded when it is first asked for, shared with everybody who asks for the same. */
+type ProgressListener = (progress: HubProgress) => void;
+
+/** A hold on a checkpoint, downloaded and loaded when it is first asked for, shared with everybody who asks for the same. */
 export class ModelUse {
-  private lease: CheckpointLease | undefined;
-  private released = false;
+  private opened: Checkpoint | undefined;
+  private lease: Promise<CheckpointLease> | undefined;
+  private readonly closed = new AbortController();
+  private readonly listeners = new Set<ProgressListener>();
 
-  /** @param where which checkpoint and how to run it; asked when it is needed, and may throw */
-  constructor(private readonly where: () => CheckpointOptions & { folder: string }) {}
+  /** @param source which checkpoint and how to run it; asked when it is needed, and may throw */
+  constructor(
+    private readonly source: ModelSource,
+    private readonly on: { onStatus?: (status: ProcessStatus) => void; onOpen?: (checkpoint: Checkpoint) => void } = {},
+  ) {}
 
   /**
-   * The loaded checkpoint; a load that failed is tried again the next time.
+   * The loaded checkpoint; a download or a load that failed is tried again the next time.
    * @throws CancelledError after release
    */
-  get(): Promise<Checkpoint> {
-    if (this.released) throw new CancelledError('The diffusion-model was closed.');
-    if (!this.lease) {
-      const { folder, ...options } = this.where();
-      this.lease = acquireCheckpoint(folder, options);
+  async get(onProgress?: ProgressListener): Promise<Checkpoint> {
+    this.closed.signal.throwIfAborted();
+    if (onProgress) this.listeners.add(onProgress);
+    try {
+      this.lease ??= this.acquire();
+      const checkpoint = await (await this.lease).checkpoint;
+      if (checkpoint !== this.opened) this.on.onOpen?.(checkpoint);
+      this.opened = checkpoint;
+      return checkpoint;
+    } finally {
+      if (onProgress) this.listeners.delete(onProgress);
     }
-    return this.lease.checkpoint;
+  }
+
+  /** Ends the model's process and frees its memory, if it is loaded; the next message loads it again. */
+  async unload(): Promise<void> {
+    const lease = await this.lease?.catch(() => undefined);
+    const checkpoint = await lease?.checkpoint.catch(() => undefined);
+    await checkpoint?.unload();
   }
 
   /** Gives the hold back for good; the checkpoint stays loaded for a while, so that a redeploy finds it. */
   release(): void {
-    this.released = true;
-    this.lease?.release();
+    this.closed.abort(new CancelledError('The diffusion-model was closed.'));
+    void this.lease?.then((lease) => lease.release()).catch(() => undefined);
+  }
+
+  private async acquire(): Promise<CheckpointLease> {
+    try {
+      const options = this.source.options();
+      const folder = await this.source.folder(this.closed.signal, (progress) => this.listeners.forEach((listener) => listener(progress)));
+      this.closed.signal.throwIfAborted();
+      return acquireCheckpoint(folder, { ...options, onStatus: this.on.onStatus });
+    } catch (error) {
+      this.lease = undefined;
+      throw error;
+    }
   }
 }
 
@@ -52,25 +84,59 @@ export class NodeModel {
     private readonly RED: NodeAPI,
     private readonly id: string | undefined,
   ) {
-    if (!id) this.bundled = new ModelUse(() => ({ folder: POCKET_FOLDER, queue: readSettings(RED).queue }));
+    if (!id) this.bundled = new ModelUse(modelSource({}, () => readSettings(RED)));
   }
 
   /**
-   * The loaded checkpoint; while it loads, the status says so.
+   * The loaded checkpoint; while it is downloaded and loaded, the status says so.
+   * @param signal ends the waiting, not the download or the load, which others may wait for
    * @throws MissingInputError when the diffusion-model node is missing or disabled
    */
-  async get(status: Status): Promise<Checkpoint> {
-    const use = this.bundled ?? (this.RED.nodes.getNode(this.id!) as ModelNode | null)?.model;
-    if (!use) throw new MissingInputError('model', 'The diffusion-model that this node names is missing or disabled: choose another in its dialog.');
+  async get(status: Status, signal: AbortSignal): Promise<Checkpoint> {
+    const use = this.find();
     const timer = setTimeout(() => status.busy('loading'), 50);
+    let shown = '';
+    const onProgress = ({ phase, received, total }: HubProgress): void => {
+      clearTimeout(timer);
+      const percent = total > 0 ? Math.floor((100 * received) / total) : 0;
+      if (signal.aborted || shown === `${phase} ${percent}`) return;
+      shown = `${phase} ${percent}`;
+      if (phase === 'waiting') status.busy('waiting');
+      else if (percent === 100) status.busy('loading');
+      else status.busy('downloading', { percent });
+    };
+    let leave = (): void => undefined;
+    const aborted = new Promise<never>((_, reject) => {
+      leave = () => reject(signal.reason as Error);
+      signal.addEventListener('abort', leave, { once: true });
+    });
     try {
-      return await use.get();
+      return await Promise.race([use.get(onProgress), aborted]);
     } finally {
       clearTimeout(timer);
+      signal.removeEventListener('abort', leave);
     }
+  }
+
+  /** Ends the model's process: what msg.unload asks for. */
+  async unload(status: Status): Promise<void> {
+    await this.find().unload();
+    status.idle('unloaded');
   }
 
   release(): void {
     this.bundled?.release();
   }
+
+  private find(): ModelUse {
+    const use = this.bundled ?? (this.RED.nodes.getNode(this.id!) as ModelNode | null)?.model;
+    if (!use) throw new MissingInputError('model', 'The diffusion-model that this node names is missing or disabled: choose another in its dialog.');
+    return use;
+  }
+}
+
+/** Whether the message only says that the model is to be unloaded; such messages go no further. */
+export function isUnload(msg: Message): boolean {
+  const unload = own(msg, 'unload');
+  return unload === true || unload === 'true';
 }

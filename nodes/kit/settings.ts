@@ -36,6 +36,12 @@ export interface Settings {
   imageDirectory: string;
   /** Mask images named by file lie below this directory. */
   maskDirectory: string;
+  /** Downloaded models lie below this directory. */
+  modelDirectory: string;
+  /** Where repositories are downloaded from; default: HF_ENDPOINT, or Hugging Face's own. */
+  hubEndpoint: string | undefined;
+  /** Folders with the libraries that CUDA needs, separated as in PATH. */
+  libraryPath: string | undefined;
   limits: { [K in keyof typeof LIMITS]: number };
   queue: JobQueueOptions;
   /** Milliseconds that a job may run. */
@@ -51,6 +57,9 @@ export function readSettings(RED: NodeAPI): Settings {
   return {
     imageDirectory: directory(own, 'imageDirectory', path.join(home, 'images')),
     maskDirectory: directory(own, 'maskDirectory', path.join(home, 'masks')),
+    modelDirectory: directory(own, 'modelDirectory', path.join(home, 'models')),
+    hubEndpoint: text(own, 'hubEndpoint') ?? (process.env.HF_ENDPOINT || undefined),
+    libraryPath: text(own, 'libraryPath'),
     limits: resolveOptions(LIMITS, own),
     queue: { limit: queueLimit, overflow: queueOverflow, perClient: maxJobsPerClient },
     jobTimeout: jobTimeout ? jobTimeout * 1000 : undefined,
@@ -62,6 +71,13 @@ function directory(settings: Record<string, unknown>, name: string, standard: st
   if (value === undefined || value === '') return standard;
   if (typeof value !== 'string') throw new InvalidInputError(`multidiffusion.${name} in settings.js`, value, 'a path');
   return path.resolve(value);
+}
+
+function text(settings: Record<string, unknown>, name: string): string | undefined {
+  const value = settings[name];
+  if (value === undefined || value === '') return undefined;
+  if (typeof value !== 'string') throw new InvalidInputError(`multidiffusion.${name} in settings.js`, value, 'a text');
+  return value;
 }
 
 /** @throws MultiDiffusionError LIMIT when `value` is over the administrator's limit */

@@ -4,6 +4,11 @@ import { InvalidInputError, MissingInputError, MultiDiffusionError } from '../..
 
 export type StatusKey =
   | 'loading'
+  | 'downloading'
+  | 'waiting'
+  | 'unloaded'
+  | 'loaded'
+  | 'ready'
   | 'encoding'
   | 'encoded'
   | 'truncated'
