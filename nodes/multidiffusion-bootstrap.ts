@@ -2,9 +2,8 @@
 import type { Node, NodeAPI, NodeDef } from 'node-red';
 import { prepareInputs } from '../engine/multidiffusion/bootstrap';
 import { wireInputs } from '../engine/multidiffusion/wired';
-import { BOOTSTRAP_OPTIONS, resolveOptions } from '../engine/options';
-import { handleSteps } from './kit/loop';
-import { own, pick } from './kit/message';
+import { BOOTSTRAP_OPTIONS } from '../engine/options';
+import { handleSteps, stepOptions } from './kit/loop';
 
 interface BootstrapDef extends NodeDef {
   bootstrapping?: string;
@@ -15,7 +14,7 @@ export = function (RED: NodeAPI): void {
     RED.nodes.createNode(this, config);
 
     handleSteps(RED, this, async (msg, step, loop, job) => {
-      const { bootstrapping } = resolveOptions(BOOTSTRAP_OPTIONS, pick(own(step, 'options'), NAMES), pick(config, NAMES));
+      const { bootstrapping } = stepOptions(BOOTSTRAP_OPTIONS, step, config);
       const latents = loop.latentsOf(msg);
       const variant = await loop.variant(bootstrapping);
       for (const finding of variant === job ? [] : variant.findings.splice(0)) this.warn(finding.message);
@@ -25,5 +24,3 @@ export = function (RED: NodeAPI): void {
     });
   });
 };
-
-const NAMES = Object.keys(BOOTSTRAP_OPTIONS);

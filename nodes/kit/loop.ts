@@ -9,8 +9,9 @@ import type { DiffusionModel } from '../../engine/model';
 import type { SampleRequest, SamplingJob } from '../../engine/multidiffusion/job';
 import { type Evaluate, sample, type SampleResult } from '../../engine/multidiffusion/sample';
 import { copy, describeStep, readCanvas, varyBootstrapping, varyFusion } from '../../engine/multidiffusion/wired';
+import { checkOption, type OptionSpec, resolveOptions, type Values } from '../../engine/options';
 import type { Tensor } from '../../engine/tensor';
-import { isObject, own, type Message } from './message';
+import { isObject, own, pick, type Message } from './message';
 import { handleMessages, isCancellation, type Task } from './tasks';
 
 const HOOK = 'onComplete.multidiffusion-loop';
@@ -195,6 +196,17 @@ function watchErrors(RED: NodeAPI): void {
     const text = error instanceof Error ? error.message : String(error);
     loop?.fail(new MultiDiffusionError('INVALID_INPUT', `A node of the loop failed: ${text}`), true);
   });
+}
+
+/**
+ * The options of a node of the loop: from msg.step.options, else the node's own, else the default.
+ * @throws InvalidInputError
+ */
+export function stepOptions<T extends Record<string, OptionSpec>>(specs: T, step: unknown, config: object): Values<T> {
+  const given = own(step, 'options');
+  for (const [name, spec] of Object.entries(specs)) checkOption(`step.options.${name}`, spec, own(given, name));
+  const names = Object.keys(specs);
+  return resolveOptions(specs, pick(given, names), pick(config, names));
 }
 
 /** Whether the message belongs to a loop, so that it is no request for a picture. */

@@ -69,6 +69,12 @@ describe('wired steps', function () {
       });
     }
 
+    const strategies = { bootstrapping: 0.5, bootstrappingBackground: 'colour', bootstrappingColour: '#d0a040', maskCentring: true, backgroundWeight: 0.2, growingMasks: true, windowWeights: 'gaussian' };
+    it('with centred and growing masks, a background everywhere, and weighted windows that go round the edge', async () => {
+      const options = { ...strategies, width: 128, height: 64, steps: 4, windowSize: 64, circular: true };
+      same(await compare(options, loop('sampler', options), TINY_LCM));
+    });
+
     it('with windows, bootstrapping, and regions that come and go', async () => {
       const options = { width: 96, height: 64, steps: 4, windowSize: 64, bootstrapping: 0.5, scheduler: 'EulerAncestralDiscreteScheduler' };
       same(await compare(options, loop('sampler', options), TINY_LCM, { start: 0.25, end: 0.8 }));

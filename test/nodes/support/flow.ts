@@ -127,10 +127,10 @@ export async function startFlow(nodes: FlowNode[], settings: Message = {}): Prom
   return new Flow(flow);
 }
 
-/** Deploys another flow over the running one. */
-export async function deploy(flow: Flow, nodes: FlowNode[]): Promise<void> {
+/** Deploys another flow over the running one, anew or only the nodes that changed. */
+export async function deploy(flow: Flow, nodes: FlowNode[], type: 'full' | 'nodes' = 'full'): Promise<void> {
   const all = withEnds(nodes);
-  await helper.setFlows(all, 'full');
+  await helper.setFlows(all, type);
   flow.listen(all);
 }
 
