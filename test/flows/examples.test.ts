@@ -71,6 +71,17 @@ describe('examples', function () {
     assert.ok(pixels[0].equals(pixels[1]));
   });
 
+  it('08 draws by its wires what the sampler draws alone', async () => {
+    const flow = load('08-wired-loop.json');
+    const pictures: Buffer[] = [];
+    for (const stepMode of ['wired', 'built-in']) {
+      configure(flow, 'multidiffusion-sampler', { stepMode });
+      await nodeRed.deploy(flow);
+      pictures.push(await sharp((await nodeRed.generate(flow)).filename).raw().toBuffer());
+    }
+    assert.ok(pictures[0].equals(pictures[1]));
+  });
+
   describe('06 by an HTTP client', () => {
     const flow = load('06-http.json');
     const layout = { steps: 3, ...(exampleLayout(flow) as object) };
