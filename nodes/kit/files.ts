@@ -147,6 +147,7 @@ function fileError(what: string, cause: unknown): MultiDiffusionError {
     ENOTDIR: 'a file stands where a folder should be',
     EISDIR: 'a folder of that name is there',
     EDQUOT: 'the disk quota is used up',
+    EFBIG: 'the file is too large for the file system',
   };
   return new MultiDiffusionError('FILE', `${what}: ${reasons[code] ?? code}.`, { cause });
 }
