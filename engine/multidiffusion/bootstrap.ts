@@ -63,7 +63,11 @@ export function prepareInputs(job: SamplingJob, index: number, views: View[] = j
 function mix(latents: Tensor<'float32'>, background: Tensor<'float32'>, holds: (cell: number) => boolean): Tensor<'float32'> {
   const cells = latents.dims[2] * latents.dims[3];
   const outside = background.data;
-  const mixed = latents.data.map((x, i) => (holds(i % cells) ? x : outside[i]));
+  const mixed = latents.data.slice();
+  for (let cell = 0; cell < cells; cell++) {
+    if (holds(cell)) continue;
+    for (let i = cell; i < mixed.length; i += cells) mixed[i] = outside[i];
+  }
   return Tensor.float32(mixed, latents.dims);
 }
 

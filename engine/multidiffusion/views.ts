@@ -47,10 +47,12 @@ function spreadRound(length: number, stride: number): number[] {
 
 /** For each cell of a window, row by row, its index in a plane of the canvas. */
 export function cellsOf(view: View, canvasWidth: number): Int32Array {
-  return Int32Array.from({ length: view.height * view.width }, (_, i) => {
-    const x = (view.x + (i % view.width)) % canvasWidth;
-    return (view.y + Math.floor(i / view.width)) * canvasWidth + x;
-  });
+  const cells = new Int32Array(view.height * view.width);
+  let i = 0;
+  for (let y = view.y; y < view.y + view.height; y++) {
+    for (let x = view.x; x < view.x + view.width; x++) cells[i++] = y * canvasWidth + (x % canvasWidth);
+  }
+  return cells;
 }
 
 /** The part of a canvas [1, C, H, W] that a window shows, [1, C, h, w]; the canvas itself when it shows all. */

@@ -56,7 +56,10 @@ function divide(job: SamplingJob, phase: string, regions: Float32Array[], bootst
   const left = job.options.fusion === 'average' ? averaged(job, regions) : stacked(job, regions);
   const background = backgroundWeight > 0 ? left.map((weight) => Math.max(weight, backgroundWeight)) : left;
   const masks = [background, ...regions];
-  const reach = job.views.map((view) => masks.map((mask) => reachOf(mask, view, job.grid.width)));
+  const reach = job.views.map((view) => {
+    const cells = cellsOf(view, job.grid.width);
+    return masks.map((mask) => reachOf(mask, cells));
+  });
   return { phase, masks, reach, bootstrapped: [false, ...bootstrapped] };
 }
 
@@ -92,9 +95,10 @@ function remains(a: number, b: number): number {
   return rest > 1e-6 ? rest : 0;
 }
 
-function reachOf(mask: Float32Array, view: View, canvasWidth: number): Reach {
-  const held = cellsOf(view, canvasWidth).reduce((count, cell) => count + (mask[cell] > 0 ? 1 : 0), 0);
-  return held === 0 ? Reach.None : held === view.height * view.width ? Reach.Whole : Reach.Part;
+function reachOf(mask: Float32Array, cells: Int32Array): Reach {
+  let held = 0;
+  for (const cell of cells) if (mask[cell] > 0) held++;
+  return held === 0 ? Reach.None : held === cells.length ? Reach.Whole : Reach.Part;
 }
 
 /**
