@@ -97,7 +97,7 @@ describe('growing masks', () => {
 
   it('grow from the inmost cells to more than the region, step by step', async () => {
     const job = await createJob(new AnalyticModel(), withBox({ growingMasks: true, steps: 20, bootstrapping: 0 }, { feather: 0.1 }));
-    let before = new Float32Array(120);
+    let before: Float32Array = new Float32Array(120);
     const sizes: number[] = [];
     for (let index = 0; index < 20; index++) {
       const { masks } = weightsAt(job, index);
