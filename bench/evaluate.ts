@@ -1,0 +1,199 @@
+/**
+ * npm run evaluate [-- --json] [--layouts N] [--strategies a,b] …: how well each way to draw puts the things that are asked for into
+ * their boxes. docs/evaluation.md says what the figures mean.
+ */
+import { createHash } from 'node:crypto';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { parseArgs } from 'node:util';
+import { CancelledError, type Checkpoint, openCheckpoint, SAMPLER_OPTIONS, type SamplerOptions } from '../dist/engine';
+import { physicalCores } from '../dist/engine/checkpoint/cores';
+import { CHANGED, changedPixels, cropForJudge, FILL, overlaps, type Picture } from './evaluate/geometry';
+import { type Judge, JUDGED_SIZE, openJudge } from './evaluate/judge';
+import { type Layout, makeLayouts } from './evaluate/layouts';
+import { draw, hashModel, hashSampler, keepPicture, loadPicture, pictureFile, type Settings } from './evaluate/painter';
+import { putTable, type Row, type Seen, summarise, toTable } from './evaluate/report';
+import { makeSheet, type SheetColumn } from './evaluate/sheet';
+import { chooseStrategies, isDefault, type Strategy } from './evaluate/strategies';
+
+const root = path.join(__dirname, '..');
+const USAGE = `Usage: npm run evaluate [-- OPTIONS]
+
+  --layouts N        how many layouts (default: 60)
+  --strategies a,b   only these (default: all)
+  --steps N          steps of each picture (default: ${SAMPLER_OPTIONS.steps.default})
+  --guidance X       guidance scale (default: ${SAMPLER_OPTIONS.guidanceScale.default})
+  --scheduler NAME   (default: the checkpoint's)
+  --model FOLDER     the checkpoint (default: the bundled one)
+  --judge FOLDER     with judge.onnx and labels.json (default: training/judge)
+  --minutes M        stop drawing after this long and report what there is
+  --workers N        pictures that are drawn at a time (default: one a core)
+  --out DIR          where pictures, sheets and figures go (default: .work/evaluation); pictures that lie there are not drawn again
+  --json             figures as JSON on stdout
+  --write            put the table into README.md and docs/evaluation.md and the sheet into docs/images/evaluation.png`;
+
+const SHOWN_LAYOUTS = 9;
+const SHOWN_STRATEGIES = ['plain', 'none', 'paper', 'white', 'long', 'centred', 'growing', 'background', 'feather'];
+
+const { values: cli } = parseArgs({
+  options: {
+    layouts: { type: 'string', default: '60' },
+    strategies: { type: 'string' },
+    steps: { type: 'string', default: String(SAMPLER_OPTIONS.steps.default) },
+    guidance: { type: 'string', default: String(SAMPLER_OPTIONS.guidanceScale.default) },
+    scheduler: { type: 'string', default: SAMPLER_OPTIONS.scheduler.default },
+    model: { type: 'string', default: path.join(root, 'models', 'pocket') },
+    judge: { type: 'string', default: path.join(root, 'training', 'judge') },
+    minutes: { type: 'string' },
+    workers: { type: 'string', default: String(physicalCores()) },
+    out: { type: 'string', default: path.join(root, '.work', 'evaluation') },
+    json: { type: 'boolean' },
+    write: { type: 'boolean' },
+    help: { type: 'boolean', short: 'h' },
+  },
+});
+
+// npm changes into the package's folder; paths are meant from where the user is.
+const resolve = (folder: string): string => path.resolve(process.env.INIT_CWD ?? process.cwd(), folder);
+
+function positive(name: 'guidance' | 'minutes'): number {
+  const value = Number(cli[name]);
+  if (!(value > 0)) throw new Error(`--${name} is ${cli[name]}; it should be a number, more than 0.`);
+  return value;
+}
+
+function whole(name: 'layouts' | 'steps' | 'workers'): number {
+  const value = Number(cli[name]);
+  if (!Number.isInteger(value) || value < 1) throw new Error(`--${name} is ${cli[name]}; it should be a whole number, 1 or more.`);
+  return value;
+}
+
+/** Draws what isn't there yet: the backgrounds first, then one strategy after the other. */
+async function drawAll(model: string, threads: number, workers: number, tasks: Array<(checkpoint: Checkpoint) => Promise<void>>, stop: AbortController): Promise<number> {
+  if (tasks.length === 0) return NaN;
+  const started = performance.now();
+  let [next, done] = [0, 0];
+  const work = async (): Promise<void> => {
+    const checkpoint = await openCheckpoint(model, { provider: 'cpu', threads });
+    try {
+      while (next < tasks.length && !stop.signal.aborted) {
+        await tasks[next++](checkpoint);
+        done++;
+        const seconds = (performance.now() - started) / 1000;
+        if (done % 10 === 0 || done === tasks.length) {
+          console.error(`${done} of ${tasks.length} pictures, ${(seconds / done).toFixed(2)} s each, ${Math.ceil(((tasks.length - done) * seconds) / done / 60)} min left`);
+        }
+      }
+    } catch (error) {
+      if (!(error instanceof CancelledError)) {
+        stop.abort();
+        throw error;
+      }
+    } finally {
+      await checkpoint.close();
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(workers, tasks.length) }, work));
+  return (performance.now() - started) / 1000 / done;
+}
+
+/** What is in the regions of a strategy's pictures. */
+async function look(judge: Judge, layouts: Layout[], pictures: Map<number, Picture>, scenes: Map<number, Picture>): Promise<Seen> {
+  const seen: Seen = new Map();
+  for (const { index, objects } of layouts) {
+    const [picture, scene] = [pictures.get(index), scenes.get(index)];
+    if (!picture || !scene) continue;
+    const boxes = objects.map(({ box }) => box);
+    const names = await judge.nameObjects(boxes.map((box) => cropForJudge(picture, scene, box, boxes.filter((other) => other !== box), JUDGED_SIZE)));
+    const fits = overlaps(changedPixels(picture, scene), boxes, picture);
+    seen.set(index, objects.map(({ name }, i) => ({ asked: name, seen: names[i], ...fits[i] })));
+  }
+  return seen;
+}
+
+async function main(): Promise<void> {
+  if (cli.help) return console.log(USAGE);
+  const layouts = makeLayouts(whole('layouts'));
+  const strategies = chooseStrategies(cli.strategies);
+  const [model, judgeFolder, out] = [cli.model, cli.judge, cli.out].map(resolve);
+  const settings: Settings = { steps: whole('steps'), guidanceScale: positive('guidance'), scheduler: cli.scheduler as SamplerOptions['scheduler'] };
+  const workers = whole('workers');
+  const judge = await openJudge(judgeFolder, physicalCores());
+  const modelHash = hashModel(model);
+  const state = `${modelHash} ${hashSampler(path.join(root, 'dist', 'engine'))}`;
+
+  const stop = new AbortController();
+  process.once('SIGINT', () => stop.abort());
+  if (cli.minutes) setTimeout(() => stop.abort(), positive('minutes') * 60_000).unref();
+
+  const fileOf = (layout: Layout, strategy?: Strategy): string => pictureFile(path.join(out, 'pictures'), state, settings, layout, strategy);
+  const tasks = [undefined, ...strategies].flatMap((strategy) =>
+    layouts
+      .map((layout) => ({ layout, file: fileOf(layout, strategy) }))
+      .filter(({ file }) => !fs.existsSync(file))
+      .map(({ layout, file }) => async (checkpoint: Checkpoint) => {
+        const onScene = strategy?.options.bootstrappingBackground === 'image';
+        // With few layouts, another worker may still be at the background.
+        const scene = onScene ? ((await loadPicture(fileOf(layout))) ?? (await draw(checkpoint, settings, layout))) : undefined;
+        await keepPicture(file, await draw(checkpoint, settings, layout, strategy, scene, stop.signal));
+      }),
+  );
+  const secondsPerPicture = await drawAll(model, Math.max(1, Math.floor(physicalCores() / workers)), workers, tasks, stop);
+
+  const load = async (strategy?: Strategy): Promise<Map<number, Picture>> => {
+    const pictures = new Map<number, Picture>();
+    for (const layout of layouts) {
+      const picture = await loadPicture(fileOf(layout, strategy));
+      if (picture) pictures.set(layout.index, picture);
+    }
+    return pictures;
+  };
+  const scenes = await load();
+  const columns: Array<SheetColumn & { strategy: Strategy; seen: Seen }> = [];
+  for (const strategy of strategies) {
+    const pictures = await load(strategy);
+    const seen = await look(judge, layouts, pictures, scenes);
+    if (seen.size) columns.push({ strategy, title: strategy.name, pictures, seen });
+  }
+  const reference = columns.find(({ strategy }) => isDefault(strategy));
+  const rows: Row[] = columns.map((column) => summarise(column.strategy, column === reference, column.seen, column === reference ? undefined : reference?.seen));
+  const results = {
+    model: { name: path.basename(model), sha256: modelHash },
+    judge: { sha256: createHash('sha256').update(fs.readFileSync(path.join(judgeFolder, 'judge.onnx'))).digest('hex') },
+    settings,
+    measures: { changedFrom: CHANGED, boxFillsOfCrop: FILL },
+    layouts: layouts.length,
+    cpu: `${os.cpus()[0].model}, ${physicalCores()} cores`,
+    ...(Number.isFinite(secondsPerPicture) && { secondsPerPicture: Number(secondsPerPicture.toFixed(2)) }),
+    strategies: rows,
+  };
+
+  fs.mkdirSync(out, { recursive: true });
+  const table = toTable(rows);
+  const shown = SHOWN_STRATEGIES.flatMap((name) => columns.filter(({ title }) => title === name));
+  const sheets: Array<[string, Buffer]> = [
+    ['sheet.png', await makeSheet(layouts, [{ title: 'scene', pictures: scenes }, ...columns], { tile: 128 })],
+    ['evaluation.png', await makeSheet(layouts.slice(0, SHOWN_LAYOUTS), shown, { tile: 112, palette: true })],
+  ];
+  for (const [name, bytes] of sheets) fs.writeFileSync(path.join(out, name), bytes);
+  fs.writeFileSync(path.join(out, 'evaluation.json'), `${JSON.stringify(results, null, 2)}\n`);
+  fs.writeFileSync(path.join(out, 'table.md'), `${table}\n`);
+  if (cli.write) {
+    for (const name of ['README.md', path.join('docs', 'evaluation.md')]) {
+      const file = path.join(root, name);
+      fs.writeFileSync(file, putTable(fs.readFileSync(file, 'utf8'), table));
+    }
+    fs.writeFileSync(path.join(root, 'docs', 'images', 'evaluation.png'), sheets[1][1]);
+  }
+  console.error(`Figures, sheets and pictures are in ${out}.`);
+  console.log(cli.json ? JSON.stringify(results, null, 2) : table);
+}
+
+main().then(
+  () => process.exit(0),
+  (error: Error) => {
+    console.error(error.message);
+    process.exit(1);
+  },
+);

@@ -1,0 +1,99 @@
+/** From what was seen in each region to shares with their standard errors, and the table of the README. */
+import type { Overlap } from './geometry';
+import type { Strategy } from './strategies';
+
+export interface SeenRegion extends Overlap {
+  asked: string;
+  /** What the judge says. */
+  seen: string;
+}
+
+/** What was seen of one strategy: the regions of each layout, by the layout's index. */
+export type Seen = Map<number, SeenRegion[]>;
+
+export interface Figure {
+  mean: number;
+  /** Standard error. */
+  error: number;
+}
+
+export interface Row {
+  name: string;
+  title: string;
+  /** Whether the sampler does this when nothing is set. */
+  default: boolean;
+  options: object;
+  region: object;
+  layouts: number;
+  regions: number;
+  recognised: Figure;
+  iou: Figure;
+  inside: Figure;
+  /** Recognised in layouts of so many objects. */
+  byObjects: Record<number, Figure>;
+  /** This strategy less the default one, over the layouts that both have. */
+  difference?: { layouts: number; recognised: Figure; iou: Figure };
+}
+
+type Measure = (region: SeenRegion) => number;
+const RECOGNISED: Measure = ({ asked, seen }) => (asked === seen ? 1 : 0);
+const IOU: Measure = ({ iou }) => iou;
+const INSIDE: Measure = ({ inside }) => inside;
+
+/**
+ * Mean over the members of all groups. The standard error takes a group as one draw, because its members depend on each other
+ * (regions of one picture); it is that of a ratio estimator.
+ */
+export function groupedMean(groups: number[][]): Figure {
+  const members = groups.reduce((sum, group) => sum + group.length, 0);
+  const sums = groups.map((group) => group.reduce((a, b) => a + b, 0));
+  const mean = sums.reduce((a, b) => a + b, 0) / members;
+  const squares = groups.reduce((sum, group, i) => sum + (sums[i] - mean * group.length) ** 2, 0);
+  const error = groups.length < 2 ? NaN : Math.sqrt((squares * groups.length) / (groups.length - 1)) / members;
+  return { mean, error };
+}
+
+export function summarise(strategy: Strategy, isDefault: boolean, seen: Seen, reference?: Seen): Row {
+  const pictures = [...seen.values()];
+  const mean = (of: Measure, from = pictures): Figure => groupedMean(from.map((regions) => regions.map(of)));
+  const counts = [...new Set(pictures.map((regions) => regions.length))].sort();
+  const common = reference ? [...seen.keys()].filter((layout) => reference.has(layout)) : [];
+  const less = (of: Measure): Figure => groupedMean(common.map((layout) => seen.get(layout)!.map((region, i) => of(region) - of(reference!.get(layout)![i]))));
+  return {
+    name: strategy.name,
+    title: strategy.title,
+    default: isDefault,
+    options: strategy.options,
+    region: strategy.region,
+    layouts: pictures.length,
+    regions: pictures.flat().length,
+    recognised: mean(RECOGNISED),
+    iou: mean(IOU),
+    inside: mean(INSIDE),
+    byObjects: Object.fromEntries(counts.map((count) => [count, mean(RECOGNISED, pictures.filter((regions) => regions.length === count))])),
+    ...(common.length && { difference: { layouts: common.length, recognised: less(RECOGNISED), iou: less(IOU) } }),
+  };
+}
+
+/** A table in Markdown, the default strategy in bold. */
+export function toTable(rows: Row[]): string {
+  const number = ({ mean, error }: Figure, digits: number): string => `${mean.toFixed(digits)} ± ${error.toFixed(digits)}`;
+  const percent = ({ mean, error }: Figure): string => `${number({ mean: 100 * mean, error: 100 * error }, 1)} %`;
+  const lines = rows.map((row) => {
+    const title = row.default ? `**${row.title}** (default)` : row.title;
+    return `| ${title} | ${percent(row.recognised)} | ${number(row.iou, 3)} | ${percent(row.inside)} |`;
+  });
+  return ['| | recognised | IoU | inside its box |', '|---|---|---|---|', ...lines].join('\n');
+}
+
+const [BEGIN, END] = ['<!-- evaluation -->', '<!-- /evaluation -->'];
+
+/**
+ * Puts a table between the marks of a text.
+ * @throws Error when it has no marks
+ */
+export function putTable(text: string, table: string): string {
+  const [begin, end] = [text.indexOf(BEGIN), text.indexOf(END)];
+  if (begin < 0 || end < begin) throw new Error(`The text has no place for the table: ${BEGIN} and, after it, ${END}.`);
+  return `${text.slice(0, begin + BEGIN.length)}\n${table}\n${text.slice(end)}`;
+}

@@ -1,0 +1,231 @@
+/** The arithmetic of npm run evaluate. */
+import assert from 'node:assert/strict';
+import fc from 'fast-check';
+import { Tensor } from '../../dist/engine/tensor';
+import { type Box, changedPixels, cropForJudge, cropSquare, intersection, overlaps } from '../../bench/evaluate/geometry';
+import { makeLayout, makeLayouts, SCENES } from '../../bench/evaluate/layouts';
+import { pictureFile, type Settings } from '../../bench/evaluate/painter';
+import { groupedMean, putTable, type SeenRegion, summarise, toTable } from '../../bench/evaluate/report';
+import { makeSheet } from '../../bench/evaluate/sheet';
+import { chooseStrategies, isDefault, STRATEGIES } from '../../bench/evaluate/strategies';
+import { SAMPLER_OPTIONS } from '../../dist/engine/options';
+import vocabulary from '../../models/pocket/vocabulary.json';
+
+const near = (a: number, b: number, tolerance = 1e-9): void => assert.ok(Math.abs(a - b) <= tolerance, `${a} and ${b}`);
+
+/** A picture whose pixels are what `colour` says. */
+function picture(side: number, colour: (x: number, y: number) => number): Tensor<'uint8'> {
+  return Tensor.uint8(Uint8Array.from({ length: side * side * 3 }, (_, i) => colour(Math.floor(i / 3) % side, Math.floor(i / 3 / side))), [side, side, 3]);
+}
+const black = picture(16, () => 0);
+const inBox = ([left, top, width, height]: Box, side: number) => (x: number, y: number): number =>
+  x >= left * side && x < (left + width) * side && y >= top * side && y < (top + height) * side ? 255 : 0;
+
+describe('layouts to evaluate', () => {
+  const layouts = makeLayouts(60);
+
+  it('are the same every time, and do not depend on how many there are', () => {
+    assert.deepEqual(makeLayouts(60), layouts);
+    assert.deepEqual(makeLayout(37), layouts[37]);
+    assert.equal(new Set(layouts.map((layout) => JSON.stringify(layout.objects))).size, 60);
+    assert.equal(new Set(layouts.map(({ seed }) => seed)).size, 60);
+  });
+
+  it('have two to four different objects, each number as often', () => {
+    for (const count of [2, 3, 4]) assert.equal(layouts.filter(({ objects }) => objects.length === count).length, 20);
+    for (const { objects } of layouts) assert.equal(new Set(objects.map(({ name }) => name)).size, objects.length);
+    assert.ok(new Set(layouts.flatMap(({ objects }) => objects.map(({ name }) => name))).size > 40);
+  });
+
+  it('have boxes on the canvas, of 0.25 to 0.6 of its side, that hardly overlap', () => {
+    for (const { objects } of makeLayouts(300)) {
+      objects.forEach(({ box: [x, y, width, height] }, i) => {
+        assert.ok(x >= 0 && y >= 0 && x + width <= 1 && y + height <= 1);
+        for (const side of [width, height]) assert.ok(side >= 0.25 && side <= 0.6, String(side));
+        for (const { box } of objects.slice(i + 1)) {
+          assert.ok(intersection([x, y, width, height], box) <= 0.15 * Math.min(width * height, box[2] * box[3]));
+        }
+      });
+    }
+  });
+
+  it('say only words that the bundled model knows', () => {
+    const known = new Set(vocabulary.words);
+    assert.deepEqual(Object.keys(SCENES).filter((scene) => !(scene in vocabulary.scenes)), []);
+    for (const { scene, prompt, objects } of layouts) {
+      for (const words of [scene, prompt, ...objects.map((object) => object.prompt)]) {
+        assert.deepEqual(words.split(/[ ,]+/).filter((word) => !known.has(word)), [], words);
+      }
+    }
+  });
+
+  it('list everything in the plain prompt', () => {
+    const { prompt, objects } = layouts[2];
+    assert.equal(objects.length, 4);
+    const [a, b, c, d] = objects.map(({ phrase }) => phrase);
+    assert.ok(prompt.startsWith(`${a}, ${b}, ${c} and ${d} `), prompt);
+    assert.equal(prompt.slice(prompt.indexOf(d) + d.length), objects[3].prompt.slice(d.length));
+  });
+});
+
+describe('boxes and changed pixels', () => {
+  it('intersect in their common area', () => {
+    near(intersection([0, 0, 0.5, 0.5], [0.25, 0.25, 0.5, 0.5]), 0.0625);
+    assert.equal(intersection([0, 0, 0.25, 1], [0.25, 0, 0.75, 1]), 0);
+    assert.equal(intersection([0, 0, 0.2, 0.2], [0.5, 0.5, 0.2, 0.2]), 0);
+  });
+
+  it('count a pixel as changed from the threshold on, in any channel', () => {
+    const other = picture(16, () => 0);
+    other.data.set([0, 47, 0, 0, 48, 0, 200, 0, 0]);
+    assert.deepEqual([...changedPixels(other, black).subarray(0, 4)], [0, 1, 1, 0]);
+    assert.deepEqual(changedPixels(black, other), changedPixels(other, black));
+    assert.throws(() => changedPixels(picture(8, () => 0), black), /different sizes/);
+  });
+
+  it('fit perfectly, in part, or not at all', () => {
+    const box: Box = [0.25, 0.25, 0.5, 0.5];
+    const fit = (drawn: Box) => overlaps(changedPixels(picture(16, inBox(drawn, 16)), black), [box], black)[0];
+    assert.deepEqual(fit(box), { iou: 1, inside: 1 });
+    assert.deepEqual(fit([0.25, 0.25, 0.25, 0.5]), { iou: 0.5, inside: 1 });
+    assert.deepEqual(fit([0.25, 0.25, 0.75, 0.5]), { iou: 64 / 96, inside: 64 / 96 });
+    assert.deepEqual(fit([0, 0, 0.25, 0.25]), { iou: 0, inside: 0 });
+    assert.deepEqual(overlaps(changedPixels(black, black), [box], black), [{ iou: 0, inside: 0 }]);
+  });
+
+  it('give each pixel to the box that it is in or nearest to', () => {
+    const [left, right]: Box[] = [[0, 0, 0.25, 1], [0.75, 0, 0.25, 1]];
+    // Columns 0 to 6 of 16: four in the left box, three that are nearer to it.
+    const changed = changedPixels(picture(16, (x) => (x < 7 ? 255 : 0)), black);
+    assert.deepEqual(overlaps(changed, [left, right], black), [{ iou: 4 / 7, inside: 4 / 7 }, { iou: 0, inside: 0 }]);
+    // Where boxes overlap, the nearer middle decides; the pixels of the other one do not count against it.
+    const both = overlaps(changedPixels(picture(16, () => 255), black), [[0, 0, 0.625, 1], [0.375, 0, 0.625, 1]], black);
+    assert.deepEqual(both, [{ iou: 0.8, inside: 1 }, { iou: 0.8, inside: 1 }]);
+  });
+
+  it('stay between 0 and 1 whatever is drawn', () => {
+    const side = fc.integer({ min: 1, max: 8 });
+    const box = fc.tuple(side, side, side, side).map(([x, y, width, height]): Box => [(x - 1) / 16, (y - 1) / 16, width / 16, height / 16]);
+    fc.assert(
+      fc.property(fc.array(box, { minLength: 1, maxLength: 4 }), fc.uint8Array({ minLength: 256, maxLength: 256, max: 1 }), (boxes, changed) => {
+        const fits = overlaps(changed, boxes, black);
+        for (const { iou, inside } of fits) assert.ok(iou >= 0 && iou <= inside && inside <= 1);
+      }),
+      { numRuns: 50 },
+    );
+  });
+});
+
+describe("the judge's crops", () => {
+  it('are squares around the box on the canvas', () => {
+    assert.deepEqual(cropSquare([0.4, 0.4, 0.2, 0.1], 100, 0.5), { x: 30, y: 25, side: 40 });
+    assert.deepEqual(cropSquare([0, 0.9, 0.1, 0.1], 100, 0.5), { x: 0, y: 80, side: 20 });
+    assert.deepEqual(cropSquare([0.1, 0.1, 0.8, 0.6], 100, 0.5), { x: 0, y: 0, side: 100 });
+  });
+
+  it('hold the whole box, with the share that is asked for', () => {
+    for (const { objects } of makeLayouts(60)) {
+      for (const { box: [left, top, width, height] } of objects) {
+        const { x, y, side } = cropSquare([left, top, width, height], 128);
+        assert.ok(x >= 0 && y >= 0 && x + side <= 128 && y + side <= 128);
+        assert.ok(x <= left * 128 + 0.5 && y <= top * 128 + 0.5 && x + side >= (left + width) * 128 - 0.5 && y + side >= (top + height) * 128 - 0.5);
+        if (side < 128) near((128 * Math.max(width, height)) / side, 0.7, 0.01);
+      }
+    }
+  });
+
+  it('show the background where other boxes are, and never cut into their own', () => {
+    const drawn = picture(16, (x) => 10 * x);
+    const shown = cropForJudge(drawn, picture(16, () => 255), [0.25, 0.25, 0.5, 0.5], [[0.5, 0, 0.5, 1]], 11);
+    const { x: left, side } = cropSquare([0.25, 0.25, 0.5, 0.5], 16);
+    assert.equal(side, 11);
+    for (let y = 0; y < side; y++) {
+      for (let x = 0; x < side; x++) {
+        const own = x + left < 12 && y + left >= 4 && y + left < 12;
+        assert.equal(shown.data[3 * (y * side + x)], x + left >= 8 && !own ? 255 : 10 * (x + left), `${x}, ${y}`);
+      }
+    }
+    assert.deepEqual(cropForJudge(drawn, drawn, [0.25, 0.25, 0.5, 0.5], [], 128).dims, [128, 128, 3]);
+  });
+});
+
+describe('figures', () => {
+  it('are means with the standard error of whole pictures', () => {
+    const plain = groupedMean([[1], [0], [1], [0]]);
+    near(plain.mean, 0.5);
+    near(plain.error, Math.sqrt(0.25 / 3));
+    // Regions that always agree within a picture tell no more than one region would.
+    near(groupedMean([[1, 1, 1], [0, 0, 0], [1, 1, 1], [0, 0, 0]]).error, plain.error);
+    assert.equal(groupedMean([[0.3, 0.3], [0.3]]).error, 0);
+    near(groupedMean([[1, 0, 0], [1]]).mean, 0.5);
+    assert.ok(Number.isNaN(groupedMean([[1, 0]]).error));
+  });
+
+  const region = (seen: string, iou: number): SeenRegion => ({ asked: 'cat', seen, iou, inside: 1 });
+  const paper = STRATEGIES.find(({ name }) => name === 'paper')!;
+
+  it('are compared picture by picture', () => {
+    const reference = new Map([[0, [region('cat', 0.5), region('dog', 0.5)]], [1, [region('dog', 0.25)]]]);
+    const better = new Map([[0, [region('cat', 0.75), region('cat', 0.75)]], [1, [region('cat', 0.5)]], [2, [region('dog', 0)]]]);
+    const row = summarise(paper, false, better, reference);
+    assert.deepEqual([row.layouts, row.regions, row.recognised.mean], [3, 4, 0.75]);
+    assert.deepEqual(row.byObjects[2].mean, 1);
+    assert.equal(row.difference!.layouts, 2);
+    near(row.difference!.recognised.mean, 2 / 3);
+    near(row.difference!.iou.mean, 0.25);
+    near(row.difference!.iou.error, 0);
+  });
+
+  it('come as a table that is put between marks', () => {
+    const seen = new Map([[0, [region('cat', 0.5)]], [1, [region('dog', 0.5)]]]);
+    const table = toTable([summarise(paper, true, seen), summarise(STRATEGIES[0], false, seen)]);
+    const lines = table.split('\n');
+    assert.equal(lines.length, 4);
+    assert.equal(lines[2], `| **${paper.title}** (default) | 50.0 ± 50.0 % | 0.500 ± 0.000 | 100.0 ± 0.0 % |`);
+    const text = 'before\n<!-- evaluation -->\nold\n<!-- /evaluation -->\nafter\n';
+    const put = putTable(text, table);
+    assert.equal(put, `before\n<!-- evaluation -->\n${table}\n<!-- /evaluation -->\nafter\n`);
+    assert.equal(putTable(put, table), put);
+    assert.throws(() => putTable('no marks', table), /no place/);
+  });
+});
+
+describe('strategies', () => {
+  it('have names of their own and options that exist', () => {
+    assert.equal(new Set(STRATEGIES.map(({ name }) => name)).size, STRATEGIES.length);
+    for (const { name, options } of STRATEGIES) for (const option of Object.keys(options)) assert.ok(option in SAMPLER_OPTIONS, `${name}: ${option}`);
+  });
+
+  it('contain what the sampler does when nothing is set, once', () => {
+    assert.equal(STRATEGIES.filter(isDefault).length, 1);
+  });
+
+  it('are chosen by name', () => {
+    assert.deepEqual(chooseStrategies('plain, paper').map(({ name }) => name), ['plain', 'paper']);
+    assert.equal(chooseStrategies(undefined).length, STRATEGIES.length);
+    assert.throws(() => chooseStrategies('papper'), /'papper'; there are plain, /);
+  });
+});
+
+describe('files of an evaluation', () => {
+  it('are others for another model, setting, layout or strategy', () => {
+    const settings: Settings = { steps: 25, guidanceScale: 5, scheduler: 'checkpoint' };
+    const [a, b] = [makeLayout(0), makeLayout(1)];
+    const files = [
+      pictureFile('out', 'model', settings, a),
+      pictureFile('out', 'other', settings, a),
+      pictureFile('out', 'model', { ...settings, steps: 20 }, a),
+      pictureFile('out', 'model', settings, b),
+      ...STRATEGIES.map((strategy) => pictureFile('out', 'model', settings, a, strategy)),
+    ];
+    assert.equal(new Set(files).size, files.length);
+    assert.equal(pictureFile('out', 'model', settings, a), files[0]);
+  });
+
+  it('include a sheet of all pictures', async () => {
+    const layouts = makeLayouts(2);
+    const seen = new Map(layouts.map(({ index, objects }) => [index, objects.map(({ name }) => ({ asked: name, seen: 'cat', iou: 0, inside: 0 }))]));
+    const bytes = await makeSheet(layouts, [{ title: 'plain', pictures: new Map([[0, black]]), seen }], { tile: 32 });
+    assert.equal(bytes.subarray(1, 4).toString(), 'PNG');
+  });
+});
