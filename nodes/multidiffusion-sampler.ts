@@ -11,6 +11,7 @@ import { cancelJobs, SamplerJob } from './kit/jobs';
 import { isStep, sampleInLoop, takeBack } from './kit/loop';
 import { addToGeneration, own, pick, type Message } from './kit/message';
 import { isUnload, NodeModel } from './kit/model';
+import { tellEditors } from './kit/panel';
 import { initialLatents, pictureIn, previews } from './kit/pictures';
 import { addMasks, readRegions } from './kit/regions';
 import { checkLimit, readSettings } from './kit/settings';
@@ -40,7 +41,7 @@ export = function (RED: NodeAPI): void {
     }
 
     async function start(task: Task, node: Node): Promise<void> {
-      const job = new SamplerJob(task);
+      const job = new SamplerJob(task, (news) => tellEditors(RED, node.id, news));
       jobs.add(job);
       try {
         await draw(job, task, node);
@@ -69,7 +70,7 @@ export = function (RED: NodeAPI): void {
       const { stepMode, loopTimeout } = resolveOptions(LOOP_OPTIONS, pick(config, Object.keys(LOOP_OPTIONS)));
       const loop = { owner: node, task, id: job.id, model: checkpoint, timeout: loopTimeout };
       const take = stepMode === 'wired' ? sampleInLoop.bind(undefined, RED, loop) : sample.bind(undefined, checkpoint);
-      const preview = previews(checkpoint, options.previewEvery, job.id, task);
+      const preview = previews(checkpoint, options.previewEvery, job, signal);
       const onStep = (progress: Progress): Promise<void> => {
         job.step(progress.index, progress.total);
         return preview(progress);

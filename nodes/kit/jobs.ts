@@ -4,6 +4,7 @@ import { CancelledError, InvalidInputError, MultiDiffusionError } from '../../en
 import type { JobQueue } from '../../engine/jobs';
 import { readClient, readPriority } from './asker';
 import { own, type Message } from './message';
+import type { JobNews } from './panel';
 import type { Task } from './tasks';
 
 const STATUS_INTERVAL_MS = 200;
@@ -19,8 +20,14 @@ export class SamplerJob {
   private started = 0;
   private shown = 0;
 
-  /** @throws InvalidInputError when msg.job, msg.priority or msg.client is no good */
-  constructor(private readonly task: Task) {
+  /**
+   * @param tell for the editor: the job's events, though not every step, and its previews
+   * @throws InvalidInputError when msg.job, msg.priority or msg.client is no good
+   */
+  constructor(
+    private readonly task: Task,
+    private readonly tell: (news: JobNews) => void,
+  ) {
     this.id = readId(task.msg);
     this.priority = readPriority(task.msg);
     this.client = readClient(task.msg);
@@ -61,9 +68,10 @@ export class SamplerJob {
   step(index: number, total: number): void {
     const now = performance.now();
     const rate = round((index * 1000) / Math.max(1, now - this.started));
-    this.report('step', { index, total, rate });
+    this.send('step', { index, total, rate });
     if (index < total && now - this.shown < STATUS_INTERVAL_MS) return;
     this.shown = now;
+    this.tell({ job: this.id, event: 'step', index, total, rate });
     const waiting = (this.queue?.depth ?? 1) - 1;
     if (waiting > 0) this.task.status.busy('stepWaiting', { index, total, rate, waiting });
     else this.task.status.busy('step', { index, total, rate });
@@ -82,7 +90,22 @@ export class SamplerJob {
     this.task.cancel(reason);
   }
 
+  /**
+   * Sends a picture of how far the job is on the preview output.
+   * @param png the bytes of its file
+   */
+  preview(png: Buffer, index: number, total: number): void {
+    const { _msgid, topic } = this.task.msg;
+    this.task.send([null, null, null, { _msgid, ...(topic === undefined ? {} : { topic }), payload: png, job: this.id, index, total }]);
+    this.tell({ job: this.id, event: 'preview', index, total, picture: `data:image/png;base64,${png.toString('base64')}` });
+  }
+
   private report(event: JobEvent, facts: Record<string, unknown> = {}): void {
+    this.send(event, facts);
+    this.tell({ job: this.id, event, ...facts });
+  }
+
+  private send(event: JobEvent, facts: Record<string, unknown>): void {
     const { _msgid, topic } = this.task.msg;
     this.task.send([null, null, { _msgid, ...(topic === undefined ? {} : { topic }), payload: { job: this.id, event, ...facts } }]);
   }

@@ -6,9 +6,9 @@ import { readPicture } from '../../engine/image/picture';
 import { latentColours, previewImage } from '../../engine/multidiffusion/colours';
 import { fittingSize, type Progress } from '../../engine/multidiffusion/job';
 import type { Tensor } from '../../engine/tensor';
+import type { SamplerJob } from './jobs';
 import { own, type Message } from './message';
 import { checkLimit, type Settings } from './settings';
-import type { Task } from './tasks';
 
 /**
  * The picture in a property of the message: a file's bytes, a data URI or an image tensor.
@@ -63,13 +63,11 @@ export async function initialLatents(checkpoint: Checkpoint, msg: Message, setti
  * model foresees it.
  * @param every 0: never
  */
-export function previews(checkpoint: Checkpoint, every: number, job: string, { msg, send, signal }: Task): (progress: Progress) => Promise<void> {
+export function previews(checkpoint: Checkpoint, every: number, job: SamplerJob, signal: AbortSignal): (progress: Progress) => Promise<void> {
   return async ({ index, total, original }) => {
     if (every === 0 || index % every !== 0) return;
     const colours = await latentColours(checkpoint, { signal });
     if (!colours) return;
-    const payload = await encodeImage(previewImage(colours, original), { format: 'png', quality: 90 });
-    const { _msgid, topic } = msg;
-    send([null, null, null, { _msgid, ...(topic === undefined ? {} : { topic }), payload, job, index, total }]);
+    job.preview(await encodeImage(previewImage(colours, original), { format: 'png', quality: 90 }), index, total);
   };
 }

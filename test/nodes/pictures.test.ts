@@ -1,5 +1,6 @@
 /** Pictures that go in: to start from, to keep, behind regions; and those that come out on the way. */
 import assert from 'node:assert/strict';
+import { createRequire } from 'node:module';
 import sharp from 'sharp';
 import { Tensor } from '../../dist/engine';
 import { closeModels, encode, model, out, region, sampler, startFlow, stopFlow, TINY_LCM, type FlowNode, type Message } from './support/flow';
@@ -137,6 +138,31 @@ describe('pictures', function () {
       assert.deepEqual([preview.job, preview.topic], [job, 'mine']);
       const { format, width, height } = await sharp(preview.payload).metadata();
       assert.deepEqual([format, width, height], ['png', 16, 16]);
+    }
+  });
+
+  it('are shown with the job in the editor\'s panel', async () => {
+    // eslint-disable-next-line @typescript-eslint/no-require-imports -- of the Node-RED under test
+    const { events } = createRequire(require.resolve(process.env.NODE_RED ?? 'node-red'))('@node-red/util') as { events: NodeJS.EventEmitter };
+    const told: Message[] = [];
+    const listen = ({ topic, data, retain }: Message): void => {
+      if (topic === 'multidiffusion/job') told.push({ ...data, retain });
+    };
+    events.on('comms', listen);
+    try {
+      const flow = await startFlow([model('model', TINY_LCM), encode('encode', 'a red sofa', 'sampler'), sampler('sampler', 'out', { steps: 4, previewEvery: 2 })]);
+      const { job } = await flow.ok('encode', {});
+      await flow.fails('encode', { steps: 0 });
+      assert.deepEqual(told.map(({ event }) => event).filter((event) => event !== 'step'), ['queued', 'started', 'preview', 'preview', 'done', 'failed']);
+      const steps = told.filter(({ event }) => event === 'step');
+      assert.equal(steps.at(-1)?.index, 4);
+      assert.ok(told.every(({ node, retain }) => node === 'sampler' && !retain));
+      assert.ok(told.slice(0, -1).every((news) => news.job === job));
+      const [, base64] = /^data:image\/png;base64,(.+)$/.exec(told.find(({ event }) => event === 'preview')!.picture)!;
+      assert.equal((await sharp(Buffer.from(base64, 'base64')).metadata()).format, 'png');
+      assert.match(told.at(-1)!.error, /steps is 0/);
+    } finally {
+      events.off('comms', listen);
     }
   });
 
