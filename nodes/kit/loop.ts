@@ -17,6 +17,9 @@ import { handleMessages, isCancellation, type Task } from './tasks';
 const HOOK = 'onComplete.multidiffusion-loop';
 const STATUS_INTERVAL_MS = 250;
 
+/** What the sampler has used up; heavy to clone at each branch, and still part of the message that it will send on. */
+const CONSUMED = ['regions', 'background', 'conditioning', 'initialImage', 'bootstrappingImage'];
+
 const loops = new Map<string, Loop>();
 
 interface LoopParts {
@@ -48,6 +51,7 @@ export class Loop {
   constructor(private readonly parts: LoopParts) {
     this.key = loops.has(parts.id) ? `${parts.id} ${randomUUID()}` : parts.id;
     this.msg = { ...parts.task.msg, job: parts.id };
+    for (const name of CONSUMED) delete this.msg[name];
     loops.set(this.key, this);
   }
 

@@ -190,7 +190,9 @@ describe('wired steps', function () {
     assert.deepEqual([msg.topic, msg.parts, msg.payload, msg.job, msg.noted, msg.step], ['kept', parts, 5, 'mine', undefined, undefined]);
     assert.deepEqual(seen.map(({ noted }) => noted), [1, 2, 3, 4]);
     assert.deepEqual(seen.map(({ step }) => [step.job, step.index, step.total, step.fraction]), [0, 1, 2, 3].map((index) => ['mine', index, 4, index / 4]));
-    const [{ step, latents, topic }] = seen;
+    const [{ step, latents, topic, regions }] = seen;
+    assert.equal(regions, undefined, 'what the sampler has used up does not travel');
+    assert.equal(msg.regions.length, 2);
     assert.equal(topic, 'kept');
     assert.deepEqual(latents.dims, [1, 4, 8, 8]);
     assert.deepEqual(step.prompts.map(({ name, weight }: Any) => [name, weight]), [['background', 1], ['left', 2], ['low', 1]]);
