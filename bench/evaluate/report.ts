@@ -75,13 +75,15 @@ export function summarise(strategy: Strategy, isDefault: boolean, seen: Seen, re
   };
 }
 
-/** A table in Markdown, the default strategy in bold. */
+/** A table in Markdown, the default strategy in bold; it says where some layouts haven't been drawn. */
 export function toTable(rows: Row[]): string {
-  const number = ({ mean, error }: Figure, digits: number): string => `${mean.toFixed(digits)} ± ${error.toFixed(digits)}`;
+  const most = Math.max(...rows.map(({ layouts }) => layouts));
+  const number = ({ mean, error }: Figure, digits: number): string => `${mean.toFixed(digits)}${Number.isNaN(error) ? '' : ` ± ${error.toFixed(digits)}`}`;
   const percent = ({ mean, error }: Figure): string => `${number({ mean: 100 * mean, error: 100 * error }, 1)} %`;
   const lines = rows.map((row) => {
     const title = row.default ? `**${row.title}** (default)` : row.title;
-    return `| ${title} | ${percent(row.recognised)} | ${number(row.iou, 3)} | ${percent(row.inside)} |`;
+    const part = row.layouts < most ? ` (${row.layouts} layout${row.layouts === 1 ? '' : 's'} of ${most})` : '';
+    return `| ${title}${part} | ${percent(row.recognised)} | ${number(row.iou, 3)} | ${percent(row.inside)} |`;
   });
   return ['| | recognised | IoU | inside its box |', '|---|---|---|---|', ...lines].join('\n');
 }

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { Tensor } from '../../dist/engine/tensor';
-import { type Box, changedPixels, cropForJudge, cropSquare, intersection, overlaps } from '../../bench/evaluate/geometry';
+import { type Box, changedPixels, cropForJudge, cropSquare, FILL, intersection, overlaps } from '../../bench/evaluate/geometry';
 import { makeLayout, makeLayouts, SCENES } from '../../bench/evaluate/layouts';
 import { pictureFile, type Settings } from '../../bench/evaluate/painter';
 import { groupedMean, putTable, type SeenRegion, summarise, toTable } from '../../bench/evaluate/report';
@@ -129,16 +129,16 @@ describe("the judge's crops", () => {
         const { x, y, side } = cropSquare([left, top, width, height], 128);
         assert.ok(x >= 0 && y >= 0 && x + side <= 128 && y + side <= 128);
         assert.ok(x <= left * 128 + 0.5 && y <= top * 128 + 0.5 && x + side >= (left + width) * 128 - 0.5 && y + side >= (top + height) * 128 - 0.5);
-        if (side < 128) near((128 * Math.max(width, height)) / side, 0.7, 0.01);
+        if (side < 128) near((128 * Math.max(width, height)) / side, FILL, 0.015);
       }
     }
   });
 
   it('show the background where other boxes are, and never cut into their own', () => {
     const drawn = picture(16, (x) => 10 * x);
-    const shown = cropForJudge(drawn, picture(16, () => 255), [0.25, 0.25, 0.5, 0.5], [[0.5, 0, 0.5, 1]], 11);
+    const shown = cropForJudge(drawn, picture(16, () => 255), [0.25, 0.25, 0.5, 0.5], [[0.5, 0, 0.5, 1]], 10);
     const { x: left, side } = cropSquare([0.25, 0.25, 0.5, 0.5], 16);
-    assert.equal(side, 11);
+    assert.equal(side, 10);
     for (let y = 0; y < side; y++) {
       for (let x = 0; x < side; x++) {
         const own = x + left < 12 && y + left >= 4 && y + left < 12;
@@ -178,10 +178,11 @@ describe('figures', () => {
 
   it('come as a table that is put between marks', () => {
     const seen = new Map([[0, [region('cat', 0.5)]], [1, [region('dog', 0.5)]]]);
-    const table = toTable([summarise(paper, true, seen), summarise(STRATEGIES[0], false, seen)]);
+    const table = toTable([summarise(paper, true, seen), summarise(STRATEGIES[0], false, new Map([...seen].slice(1)))]);
     const lines = table.split('\n');
     assert.equal(lines.length, 4);
     assert.equal(lines[2], `| **${paper.title}** (default) | 50.0 ± 50.0 % | 0.500 ± 0.000 | 100.0 ± 0.0 % |`);
+    assert.ok(lines[3].startsWith(`| ${STRATEGIES[0].title} (1 layout of 2) | 0.0 `), lines[3]);
     const text = 'before\n<!-- evaluation -->\nold\n<!-- /evaluation -->\nafter\n';
     const put = putTable(text, table);
     assert.equal(put, `before\n<!-- evaluation -->\n${table}\n<!-- /evaluation -->\nafter\n`);
