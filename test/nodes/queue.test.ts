@@ -108,7 +108,7 @@ describe('queue', function () {
   });
 
   it('ends a job that takes longer than jobTimeout; the next one works', async () => {
-    await start({ jobTimeout: 0.5 });
+    await start({ jobTimeout: 2 });
     flow.send('encode', { job: 'slow', steps: LONG });
     flow.send('encode', { job: 'next' });
     const { error } = await flow.next('caught');
