@@ -46,7 +46,7 @@ function placeFindings(job: SamplingJob): Finding[] {
     }
   });
   const uncovered = masks[0].reduce((cells, weight) => cells + (weight > 0 ? 1 : 0), 0);
-  if (job.regions.length && uncovered && !job.prompts[0].conditioning.prompt?.trim()) {
+  if (job.regions.length && uncovered && !job.kept && !job.prompts[0].conditioning.prompt?.trim()) {
     const percent = Math.max(1, Math.round((100 * uncovered) / total.length));
     findings.push({ code: 'UNCOVERED', message: `${percent} % of the picture belongs to no region and has no background prompt.` });
   }

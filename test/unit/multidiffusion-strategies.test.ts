@@ -430,6 +430,13 @@ describe('keeping the background', () => {
     });
   });
 
+  it('needs no background prompt', async () => {
+    const request = { ...withBox({ keepBackground: true }), background: { ...conditioning(0), prompt: '' }, initialImage: photo };
+    assert.deepEqual((await createJob(new AnalyticModel(), request)).findings, []);
+    const free = { ...request, options: { ...request.options, keepBackground: false } };
+    assert.deepEqual((await createJob(new AnalyticModel(), free)).findings.map(({ code }) => code), ['UNCOVERED']);
+  });
+
   it('needs a picture and a region', async () => {
     await assert.rejects(createJob(new AnalyticModel(), withBox({ keepBackground: true })), { code: 'MISSING_INPUT', property: 'initialImage' });
     await assert.rejects(createJob(new AnalyticModel(), plain({ keepBackground: true }, { initialImage: photo })), { code: 'MISSING_INPUT', property: 'regions' });
