@@ -25,7 +25,7 @@ export interface FlowNode {
 }
 
 // eslint-disable-next-line @typescript-eslint/no-require-imports -- it has no types
-const helper = require('node-red-node-test-helper') as Any;
+export const helper = require('node-red-node-test-helper') as Any;
 // eslint-disable-next-line @typescript-eslint/no-require-imports -- of the Node-RED under test
 const { hooks } = createRequire(NODE_RED)('@node-red/util') as Any;
 helper.init(NODE_RED);
@@ -120,10 +120,10 @@ export class Flow {
 }
 
 /** Starts a flow; helper nodes `out` and `progress` and a Catch node that leads to `caught` are added. */
-export async function startFlow(nodes: FlowNode[], settings: Message = {}): Promise<Flow> {
+export async function startFlow(nodes: FlowNode[], settings: Message = {}, credentials: Message = {}): Promise<Flow> {
   const flow = withEnds(nodes);
   helper.settings({ userDir: temporaryDirectory(), logging: { console: { level: 'off' } }, ...settings });
-  await helper.load([...TYPES.map(loadNode), ...CORE.map((file) => require(file))], flow);
+  await helper.load([...TYPES.map(loadNode), ...CORE.map((file) => require(file))], flow, credentials);
   return new Flow(flow);
 }
 

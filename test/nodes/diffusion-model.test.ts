@@ -1,0 +1,210 @@
+/** diffusion-model: repositories, the check in its dialog, unloading, several processes. */
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
+import { isAlive, until } from '../unit/support/checkpoints';
+import { lookUp, readCatalogue, ROOT, translator } from '../unit/support/editor';
+import { HubServer, REPOSITORY } from '../unit/support/hub-server';
+import { closeModels, encode, getNode, helper, model, region, sampler, startFlow, stopFlow, temporaryDirectory, TINY, TINY_LCM, type Any, type Flow, type FlowNode } from './support/flow';
+
+describe('diffusion-model', function () {
+  this.timeout(60_000);
+  let flow: Flow;
+  let hub: HubServer | undefined;
+  let userDir: string;
+
+  beforeEach(() => {
+    userDir = temporaryDirectory();
+  });
+  afterEach(async () => {
+    await stopFlow();
+    await closeModels();
+    await hub?.stop();
+    hub = undefined;
+  });
+
+  const repository = (more = {}): FlowNode => ({ id: 'model', type: 'diffusion-model', checkpoint: 'hub', repository: REPOSITORY, provider: 'cpu', threads: '1', ...more });
+  const start = async (nodes: FlowNode[], multidiffusion: Any = {}, credentials = {}): Promise<void> => {
+    flow = await startFlow(nodes, { userDir, multidiffusion: { hubEndpoint: hub?.url, ...multidiffusion } }, credentials);
+  };
+  const statusesOf = (id: string): string[] => flow.statuses.filter((status) => status.id === id).map(({ text }) => text ?? '');
+
+  describe('with a repository', () => {
+    beforeEach(async () => {
+      hub = await HubServer.start(TINY);
+    });
+
+    it('downloads it when the first message comes, shows how far it is, and works offline from then on', async () => {
+      await start([repository(), encode('encode', 'a sofa', 'out')]);
+      assert.deepEqual(hub!.requests, [], 'nothing is downloaded before');
+      const { generation } = await flow.ok('encode', {});
+      assert.equal(generation.model, `${REPOSITORY}@0123456`);
+      assert.ok(statusesOf('encode').some((text) => /^downloading \d+ %$/.test(text)), statusesOf('encode').join());
+      assert.ok(fs.existsSync(path.join(userDir, 'multidiffusion/models', REPOSITORY)));
+
+      await stopFlow();
+      await closeModels();
+      const asked = hub!.requests.length;
+      await start([repository(), encode('encode', 'a sofa', 'out')]);
+      await flow.ok('encode', {});
+      assert.equal(hub!.requests.length, asked);
+    });
+
+    it('keeps the token as a credential, and out of errors, messages and logs', async () => {
+      hub!.token = 'hf_right';
+      await start([repository(), encode('encode', 'a sofa', 'out')], {}, { model: { token: 'hf_wrong' } });
+      const error = await flow.fails('encode', {});
+      assert.equal(error.code, 'CHECKPOINT');
+      assert.match(error.message, /does not accept the access token/);
+      assert.doesNotMatch(JSON.stringify([error, flow.statuses, flow.warnings]), /hf_/);
+      await stopFlow();
+      await start([repository(), encode('encode', 'a sofa', 'out')], {}, { model: { token: 'hf_right' } });
+      assert.doesNotMatch(JSON.stringify(await flow.ok('encode', {})), /hf_/);
+    });
+
+    it('says what is wrong with what it was given', async () => {
+      await start([repository({ repository: '' }), encode('encode', 'a', 'out')]);
+      assert.match((await flow.fails('encode', {})).message, /repository is missing\. .*owner\/name/);
+      await stopFlow();
+      await start([repository({ repository: 'one/two/three' }), encode('encode', 'a', 'out')]);
+      assert.equal((await flow.fails('encode', {})).code, 'INVALID_INPUT');
+      assert.deepEqual(hub!.requests, []);
+    });
+
+    it('gives a download up when it is closed', async () => {
+      hub!.intercept = (_, response, file) => {
+        if (!file) return false;
+        response.writeHead(200, { 'content-length': 1e6 }).write('x');
+        return true;
+      };
+      await start([repository(), encode('encode', 'a sofa', 'out')]);
+      flow.send('encode', {});
+      await until(() => hub!.downloads.length > 0, 'the download starts');
+      const began = Date.now();
+      await stopFlow();
+      assert.ok(Date.now() - began < 4000, 'closing waits for nothing');
+    });
+  });
+
+  it('is unloaded by a message, and loaded again by the next', async () => {
+    await start([model(), encode('encode', 'a sofa', 'sampler'), sampler('sampler', 'out')]);
+    await flow.ok('encode', {});
+    const { pid } = await getNode('model').model.get();
+    for (const id of ['encode', 'sampler']) flow.send(id, { unload: true });
+    await until(() => !isAlive(pid), 'its process ends');
+    await until(() => statusesOf('sampler').includes('model unloaded'), 'its status says so');
+    await flow.ok('encode', {});
+    assert.notEqual((await getNode('model').model.get()).pid, pid);
+  });
+
+  it('is unloaded when it has had no work for a while', async () => {
+    await start([{ ...model(), idleTimeout: '0.1' }, encode('encode', 'a sofa', 'out')]);
+    await flow.ok('encode', {});
+    const checkpoint = await getNode('model').model.get();
+    await until(() => checkpoint.pid === undefined, 'its process ends');
+    await flow.ok('encode', { payload: 'another' });
+    assert.equal(statusesOf('model').includes('unloaded'), true);
+    assert.equal(statusesOf('model').includes('runs on cpu'), true);
+  });
+
+  it('spreads jobs over a process a device', async () => {
+    const nodes = [{ ...model(), deviceId: '0, 1' }, encode('encode', 'a sofa', 'region'), region('region', [0, 0, 0.5, 1], 'sampler'), sampler('sampler', 'out', { steps: 4 })];
+    await start(nodes);
+    const checkpoint = await getNode('model').model.get();
+    assert.equal(checkpoint.pids.length, 2);
+    let most = 0;
+    checkpoint.queue.on('started', () => (most = Math.max(most, checkpoint.queue.jobs.filter((job: Any) => job.state === 'running').length)));
+    flow.send('encode', { seed: 1 });
+    flow.send('encode', { seed: 1 });
+    const [one, two] = [await flow.next(), await flow.next()];
+    assert.deepEqual(one.latents.data, two.latents.data, 'it does not matter where a job runs');
+    assert.equal(most, 2, 'both at a time');
+  });
+
+  it('takes no device that is none', async () => {
+    await start([{ ...model(), deviceId: 'first' }, encode('encode', 'a', 'out')]);
+    const error = await flow.fails('encode', {});
+    assert.equal(error.code, 'INVALID_INPUT');
+    assert.match(error.message, /deviceId is "first"; allowed: a number from 0, or several separated by commas/);
+  });
+
+  describe('the check in its dialog', () => {
+    const check = async (body: object): Promise<Any> => {
+      const answer = await helper.request().post('/multidiffusion/checks').send(body).expect(200);
+      const states: Any[] = [];
+      for (;;) {
+        const { body: now } = await helper.request().get(`/multidiffusion/checks/${answer.body.check}`).expect(200);
+        states.push(now.state);
+        if (now.state === 'done' || now.state === 'failed') return { ...now, states, id: answer.body.check };
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    };
+
+    it('tells what the model is', async () => {
+      await start([]);
+      const { report, id } = await check({ checkpoint: 'folder', folder: TINY_LCM, provider: 'cpu', threads: '1' });
+      const { unetMilliseconds, memoryBytes, diskBytes, ...facts } = report;
+      assert.deepEqual(facts, {
+        name: 'tiny-lcm', folder: TINY_LCM, family: 'latent diffusion, text width 32, latent consistency', provider: 'cpu', scheduler: 'LCMScheduler', predictionType: 'epsilon',
+        types: { textEncoder: 'float32', unet: 'float32', vaeDecoder: 'float32', vaeEncoder: 'float32' }, nativeSize: 128, canEncodeImages: true, maxTokens: 77,
+      });
+      assert.ok(unetMilliseconds > 0 && diskBytes > 1e6);
+      assert.ok(process.platform !== 'linux' || memoryBytes > 1e7);
+      await helper.request().delete(`/multidiffusion/checks/${id}`).expect(204);
+      await helper.request().get(`/multidiffusion/checks/${id}`).expect(404);
+    });
+
+    it('downloads a repository with the token in the dialog, or else the stored one', async () => {
+      hub = await HubServer.start(TINY_LCM);
+      hub.token = 'hf_right';
+      await start([repository()], {}, { model: { token: 'hf_right' } });
+      const body = { ...repository(), revision: '', deviceId: '' };
+      assert.match((await check({ ...body, token: 'hf_wrong' })).message, /does not accept the access token/);
+      const { states, report } = await check({ ...body, token: '__PWRD__' });
+      assert.equal(report?.name, `${REPOSITORY}@0123456`);
+      assert.ok(states.every((state: string) => ['downloading', 'loading', 'done'].includes(state)));
+    });
+
+    it('tells what is wrong', async () => {
+      await start([]);
+      assert.match((await check({ checkpoint: 'folder', folder: '/nowhere' })).message, /\/nowhere does not exist/);
+      assert.match((await check({ checkpoint: 'folder', folder: TINY, provider: 'tpu' })).message, /provider/);
+      assert.match((await check({ checkpoint: 'hub' })).message, /repository is missing/);
+    });
+
+    it('can be cancelled', async () => {
+      hub = await HubServer.start(TINY);
+      hub.intercept = (_, response, file) => {
+        if (!file) return false;
+        response.writeHead(200, { 'content-length': 1e6 }).write('x');
+        return true;
+      };
+      await start([]);
+      const answer = await helper.request().post('/multidiffusion/checks').send(repository()).expect(200);
+      await until(() => hub!.downloads.length > 0, 'the download starts');
+      await helper.request().delete(`/multidiffusion/checks/${answer.body.check}`).expect(204);
+      const asked = hub.requests.length;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      assert.equal(hub.requests.length, asked);
+    });
+
+    it('has a text for everything that it says, in every language', () => {
+      const source = fs.readFileSync(path.join(ROOT, 'resources/model-check.js'), 'utf8');
+      const keys = [...source.matchAll(/\bsay\('([\w.]+[^.'])'/g)].map((match) => match[1]);
+      assert.ok(keys.length > 10);
+      for (const key of [...keys, 'check.waiting', 'check.downloading', 'check.loading']) {
+        for (const language of ['en-US', 'es-ES']) assert.equal(typeof lookUp(readCatalogue(language, 'diffusion-model'), `diffusion-model.${key}`), 'string', key);
+      }
+      assert.equal(translator('diffusion-model')('diffusion-model.check.failed', { reason: 'x' }), 'x');
+    });
+  });
+
+  it('unloads a deployed model for whoever may deploy', async () => {
+    await start([model(), encode('encode', 'a sofa', 'out')]);
+    await flow.ok('encode', {});
+    const { pid } = await getNode('model').model.get();
+    await helper.request().post('/multidiffusion/models/model/unload').expect(204);
+    assert.equal(isAlive(pid), false);
+    await helper.request().post('/multidiffusion/models/encode/unload').expect(404);
+  });
+});
