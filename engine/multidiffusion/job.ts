@@ -53,7 +53,7 @@ export interface Progress {
   /** The sample after it, [1, C, h, w]. */
   latents: Tensor<'float32'>;
   /** The picture as the model foresees it, [1, C, h, w]. */
-  original: Tensor<'float32'>;
+  foresee(): Tensor<'float32'>;
 }
 
 /** A job between two steps. Only takeStep changes what the picture becomes; the rest counts and remembers. */
@@ -90,8 +90,8 @@ export interface SamplingJob {
 
   /** The shared sample before evaluation `index`, [1, C, h, w]. */
   latents: Tensor<'float32'>;
-  /** The picture as the model foresaw it at the last evaluation; the latents themselves before the first. */
-  original: Tensor<'float32'>;
+  /** The picture as the model foresaw it at the last evaluation; before the first, the latents themselves. */
+  foresee: () => Tensor<'float32'>;
   /** Model evaluations done. */
   index: number;
   unetRows: number;
@@ -161,7 +161,7 @@ export async function createJob(model: DiffusionModel, request: SampleRequest): 
     findings,
     timings: { unet: 0, encode: 0, total: 0 },
     latents,
-    original: latents,
+    foresee: () => latents,
     index: 0,
     unetRows: 0,
   };

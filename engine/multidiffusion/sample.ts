@@ -58,7 +58,7 @@ export async function sample(model: DiffusionModel, request: SampleRequest, eval
     throwIfCancelled(signal);
     const fused = await evaluate(model, job, index, signal);
     takeStep(job, index, fused);
-    await onStep?.({ index: job.index, total, timestep: job.scheduler.timesteps[index], latents: job.latents, original: job.original });
+    await onStep?.({ index: job.index, total, timestep: job.scheduler.timesteps[index], latents: job.latents, foresee: job.foresee });
   }
   job.timings.total += performance.now() - started;
   return resultOf(job);
@@ -89,8 +89,9 @@ export function takeStep(job: SamplingJob, index: number, fused: Tensor<'float32
         'The model may have overflowed in half precision, or its files are damaged: try a float32 export.',
     );
   }
-  job.original = foresee(job.scheduler, index, job.latents, fused);
-  job.latents = job.scheduler.step(fused, index, job.latents, job.stepNoise);
+  const { latents, scheduler } = job;
+  job.foresee = () => foresee(scheduler, index, latents, fused);
+  job.latents = scheduler.step(fused, index, job.latents, job.stepNoise);
   if (job.kept) job.latents = keepBackground(job, index + 1, job.kept);
   job.index = index + 1;
 }

@@ -64,10 +64,10 @@ export async function initialLatents(checkpoint: Checkpoint, msg: Message, setti
  * @param every 0: never
  */
 export function previews(checkpoint: Checkpoint, every: number, job: SamplerJob, signal: AbortSignal): (progress: Progress) => Promise<void> {
-  return async ({ index, total, original }) => {
+  return async ({ index, total, foresee }) => {
     if (every === 0 || index % every !== 0) return;
     const colours = await latentColours(checkpoint, { signal });
     if (!colours) return;
-    job.preview(await encodeImage(previewImage(colours, original), { format: 'png', quality: 90 }), index, total);
+    job.preview(await encodeImage(previewImage(colours, foresee()), { format: 'png', quality: 90 }), index, total);
   };
 }

@@ -372,7 +372,7 @@ describe('a picture to start from', () => {
       seeing.job = job;
       while (job.index < job.scheduler.timesteps.length) {
         takeStep(job, job.index, fuse(job, job.index, await predictNoise(seeing, job, job.index, prepareInputs(job, job.index))));
-        if (name !== 'PNDMScheduler') close(job.original.data, photo.data, 2e-3);
+        if (name !== 'PNDMScheduler') close(job.foresee().data, photo.data, 2e-3);
       }
       close(job.latents.data, photo.data, name === 'PNDMScheduler' ? 0.02 : 2e-3);
     }
@@ -451,7 +451,7 @@ describe('the foreseen picture', () => {
       close(foresee(scheduler, 1, scheduler.addNoise(picture, noise, 1), noise).data, picture.data, 1e-3);
     }
     const seen: Float32Array[] = [];
-    const { latents } = await sample(new AnalyticModel(), plain({}, { onStep: ({ original }) => void seen.push(original.data) }));
+    const { latents } = await sample(new AnalyticModel(), plain({}, { onStep: (progress) => seen.push(progress.foresee().data) }));
     assert.equal(seen.length, 4);
     assert.notDeepEqual(seen[0], seen[3]);
     assert.equal(seen[3].length, latents.data.length);
