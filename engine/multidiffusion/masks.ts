@@ -146,18 +146,28 @@ function distanceInside(hard: Uint8Array, height: number, width: number, limit: 
  */
 export function blurMask({ hard }: LatentMask, height: number, width: number, radius: number, circular: boolean): Float32Array {
   const reach = Math.ceil(3 * radius);
-  const kernel = Array.from({ length: 2 * reach + 1 }, (_, k) => Math.exp(-(((k - reach) / radius) ** 2) / 2));
-  const total = kernel.reduce((a, b) => a + b);
-  const column = (x: number): number => (circular ? ((x % width) + width) % width : Math.min(width - 1, Math.max(0, x)));
-  const row = (y: number): number => Math.min(height - 1, Math.max(0, y));
-  const across = Float64Array.from(hard, (_, i) => {
-    const [y, x] = [Math.floor(i / width), i % width];
-    return kernel.reduce((sum, weight, k) => sum + weight * hard[y * width + column(x + k - reach)], 0) / total;
+  const bell = Float64Array.from({ length: 2 * reach + 1 }, (_, k) => Math.exp(-(((k - reach) / radius) ** 2) / 2));
+  const total = bell.reduce((a, b) => a + b);
+  const kernel = bell.map((weight) => weight / total);
+  const across = new Float32Array(hard.length);
+  const blurred = new Float32Array(hard.length);
+  for (let y = 0; y < height; y++) blurLine(hard, across, { start: y * width, step: 1, length: width }, kernel, circular);
+  for (let x = 0; x < width; x++) blurLine(across, blurred, { start: x, step: width, length: height }, kernel, false);
+  return blurred;
+}
+
+function blurLine(from: ArrayLike<number>, to: Float32Array, line: { start: number; step: number; length: number }, kernel: Float64Array, circular: boolean): void {
+  const { start, step, length } = line;
+  const reach = (kernel.length - 1) / 2;
+  const extended = Float64Array.from({ length: length + 2 * reach }, (_, i) => {
+    const place = i - reach;
+    return from[start + step * (circular ? ((place % length) + length) % length : Math.min(length - 1, Math.max(0, place)))];
   });
-  return Float32Array.from(hard, (_, i) => {
-    const [y, x] = [Math.floor(i / width), i % width];
-    return kernel.reduce((sum, weight, k) => sum + weight * across[row(y + k - reach) * width + x], 0) / total;
-  });
+  for (let i = 0; i < length; i++) {
+    let sum = 0;
+    for (let k = 0; k < kernel.length; k++) sum += kernel[k] * extended[i + k];
+    to[start + i * step] = sum;
+  }
 }
 
 /** For each target cell, which source cells it overlaps and with what share of its own length. */

@@ -39,7 +39,7 @@ export interface Canvas {
   grid: Grid;
   /** Whether the left and right edge touch. */
   circular: boolean;
-  /** Whether masks grow: then they are blurred by their feather, or by one cell. */
+  /** Whether masks grow: then they are blurred by half their feather, at least by one cell. */
   growingMasks: boolean;
 }
 
@@ -138,7 +138,7 @@ function prepareRegion(
     ...prompt,
     name: typeof region.name === 'string' && region.name.trim() ? region.name : `region ${index + 1}`,
     mask: featherMask(reduced, height, width, feather, canvas.circular),
-    ...(canvas.growingMasks ? { blurred: blurMask(reduced, height, width, feather || 1, canvas.circular) } : {}),
+    ...(canvas.growingMasks ? { blurred: blurMask(reduced, height, width, Math.max(1, feather / 2), canvas.circular) } : {}),
     weight: options.weight,
     bootstrap: options.bootstrap,
     first,
