@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { InferenceSession } from 'onnxruntime-node';
 import { MultiDiffusionError } from '../errors';
+import { isOutOfMemory } from './batching';
 import { PROBE_DIMS, PROBE_INPUT, PROBE_OUTPUT, probeModel } from './probe-model';
 import type { ProcessSetup } from './protocol';
 
@@ -56,7 +57,7 @@ async function findMissingLibraries(): Promise<string | undefined> {
   const missing = ['libonnxruntime_providers_shared.so', 'libonnxruntime_providers_cuda.so'].filter((file) => !existsSync(join(folder, file)));
   if (missing.length === 0) return undefined;
   // No path: this text is shown to whoever looks at a picture's recipe.
-  return `${missing.join(' and ')} of onnxruntime-node are not installed; its script/install fetches them with ONNXRUNTIME_NODE_INSTALL=true`;
+  return 'GPU libraries not installed: run "npm run setup:cuda" in the package\'s folder';
 }
 
 /** What kept the probe from running, or undefined when it ran and its result is right. */
@@ -74,11 +75,15 @@ async function tryProbe(options: InferenceSession.SessionOptions): Promise<strin
   }
 }
 
-function explainCudaFailure(message: string): string {
+/** What a failed try on CUDA means, in words that say what to do. */
+export function explainCudaFailure(message: string): string {
   const reason = message.split('\n')[0];
-  if (/Failed to load shared library/.test(message)) return `a library that the CUDA provider needs was not found, CUDA 13 or cuDNN 9 (${reason})`;
-  if (/cudnn/i.test(message)) return `cuDNN 9 is missing or does not fit (${reason})`;
-  if (/CUDA failure 35\b|driver version is insufficient/.test(message)) return `the NVIDIA driver is too old (${reason})`;
-  if (/CUDA failure 100\b|no CUDA-capable device/.test(message)) return `no NVIDIA GPU was found (${reason})`;
+  if (/cudnn/i.test(message)) return `cuDNN 9 missing: install it, or point multidiffusion.libraryPath in settings.js at it (${reason})`;
+  if (/Failed to load shared library/.test(message)) return `CUDA 13 or cuDNN 9 missing: install them, or point multidiffusion.libraryPath in settings.js at them (${reason})`;
+  if (/CUDA failure (35|803)\b|driver version is insufficient|unsupported display driver/.test(message)) return `driver too old: CUDA 13 needs an NVIDIA driver of version 580 or newer (${reason})`;
+  if (/CUDA failure 100\b|no CUDA-capable device/.test(message)) return `no NVIDIA GPU found: nvidia-smi must list it, also inside a container (${reason})`;
+  if (/CUDA failure 101\b|invalid device ordinal/.test(message)) return `no GPU has this number: nvidia-smi lists them from 0 (${reason})`;
+  if (/CUDA failure 209\b|no kernel image/.test(message)) return `GPU too old: CUDA 13 needs one of the Turing generation (2018) or newer (${reason})`;
+  if (isOutOfMemory(message)) return `GPU memory is full: end what else uses it (${reason})`;
   return reason;
 }

@@ -67,7 +67,7 @@ describe('package', function () {
   });
 
   it('has nothing else', () => {
-    const allowed = /^(dist\/(engine|nodes)\/.+\.(js|d\.ts|html|json|svg)|examples\/[^/]+\.json|resources\/.+|models\/pocket\/.+|package\.json|README\.md|LICENSE)$/;
+    const allowed = /^(dist\/(engine|nodes)\/.+\.(js|d\.ts|html|json|svg)|examples\/[^/]+\.json|resources\/.+|models\/pocket\/.+|scripts\/setup-cuda\.js|package\.json|README\.md|LICENSE)$/;
     assert.deepEqual([...files].filter((file) => !allowed.test(file)), []);
   });
 

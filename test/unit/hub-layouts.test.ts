@@ -1,0 +1,151 @@
+/** Checkpoints as different exporters leave them, made from the tiny ones; and where they can't run. */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { openCheckpoint, torchNoise, type Checkpoint } from '../../dist/engine';
+import { readFacts, readVaeFacts } from '../../dist/engine/checkpoint/facts';
+import { readLayout } from '../../dist/engine/checkpoint/layout';
+import { libraryFolders } from '../../dist/engine/inference/libraries';
+import { explainCudaFailure } from '../../dist/engine/inference/providers';
+import { missingFiles, selectFiles } from '../../dist/engine/checkpoint/selection';
+import { readDevices } from '../../dist/engine/options';
+import { checkpointFolder, copyCheckpoint } from './support/checkpoints';
+import { field, integer, rewrite, valueInfo } from './support/onnx';
+
+describe('layouts', function () {
+  this.timeout(60_000);
+  const folders: string[] = [];
+  after(() => folders.forEach((folder) => fs.rmSync(folder, { recursive: true })));
+  const copy = (name: string): string => {
+    folders.push(copyCheckpoint(name));
+    return folders.at(-1) as string;
+  };
+  const use = async <T>(folder: string, act: (checkpoint: Checkpoint) => Promise<T>): Promise<T> => {
+    const checkpoint = await openCheckpoint(folder, { provider: 'cpu', threads: 1 });
+    return act(checkpoint).finally(() => checkpoint.close());
+  };
+  const predictOnce = async (checkpoint: Checkpoint): Promise<Float32Array> => {
+    const [{ embeddings }] = await checkpoint.encodePrompts(['a sofa']);
+    return (await checkpoint.predict([{ latents: torchNoise(1, [1, 4, 8, 8]), embeddings }], 500))[0].data;
+  };
+
+  describe('external data', () => {
+    let expected: Float32Array;
+    before(async () => {
+      expected = await use(checkpointFolder('tiny-sd2'), predictOnce);
+    });
+    // diffusers' own name, weights.pb, is the one of tiny-sd2.
+    for (const name of ['model.onnx_data', 'model.onnx.data']) {
+      it(`is found as ${name}`, async () => {
+        const folder = copy('tiny-sd2');
+        const model = path.join(folder, 'unet/model.onnx');
+        // graph, initializer, external_data, value
+        fs.writeFileSync(model, rewrite(fs.readFileSync(model), [7, 5, 13, 2], (value) => (value.toString() === 'weights.pb' ? Buffer.from(name) : value)));
+        fs.renameSync(path.join(folder, 'unet/weights.pb'), path.join(folder, 'unet', name));
+        assert.deepEqual([...(await readLayout(folder)).unet.externalData.keys()], [name]);
+        assert.deepEqual(await use(folder, predictOnce), expected);
+        const files = selectFiles([`unet/${name}`, 'unet/model.onnx']);
+        assert.deepEqual(files, [`unet/${name}`, 'unet/model.onnx'], 'a download takes it along');
+      });
+    }
+  });
+
+  it('without config files use Stable Diffusion’s numbers', async () => {
+    const folder = copy('tiny-lcm');
+    for (const file of ['text_encoder', 'unet', 'vae_decoder', 'vae_encoder'].map((component) => `${component}/config.json`)) fs.rmSync(path.join(folder, file));
+    for (const file of ['model_index.json', 'tokenizer/tokenizer_config.json', 'tokenizer/special_tokens_map.json']) fs.rmSync(path.join(folder, file));
+    const layout = await readLayout(folder);
+    const facts = readFacts(layout, 'cpu');
+    assert.deepEqual({ ...facts, schedulerConfig: undefined, name: undefined }, {
+      name: undefined, schedulerConfig: undefined, vocabulary: undefined, latentChannels: 4, latentFactor: 8, scalingFactor: 0.18215, nativeSize: 512, sizeMultiple: 16, guidanceEmbedded: true,
+      maxTokens: 77, canEncodeImages: true, provider: 'cpu',
+    });
+    assert.equal(readVaeFacts(layout).shiftFactor, 0);
+    assert.equal((await use(folder, predictOnce)).length, 256);
+  });
+
+  it('of Stable Diffusion XL are refused by name, also when only the UNet shows it', async () => {
+    const folder = copy('tiny-lcm');
+    const model = path.join(folder, 'unet/model.onnx');
+    fs.writeFileSync(model, rewrite(fs.readFileSync(model), [7], (graph) => Buffer.concat([graph, field(11, valueInfo('text_embeds', 1, ['batch', 1280])), field(11, valueInfo('time_ids', 1, ['batch', 6]))])));
+    await assert.rejects(readLayout(folder), { code: 'CHECKPOINT', message: /Stable Diffusion XL.*text_embeds and time_ids/ });
+  });
+
+  it('with an input that nobody knows are refused by its name', async () => {
+    const folder = copy('tiny-lcm');
+    const model = path.join(folder, 'unet/model.onnx');
+    fs.writeFileSync(model, rewrite(fs.readFileSync(model), [7], (graph) => Buffer.concat([graph, field(11, valueInfo('class_labels', 7, ['batch']))])));
+    await assert.rejects(readLayout(folder), { code: 'CHECKPOINT', message: /asks for an input class_labels, which is not understood/ });
+  });
+
+  it('optimised for CUDA say on the CPU what they are and what to do', async () => {
+    const folder = copy('tiny-lcm');
+    // A fused operator as ONNX Runtime's optimiser makes them, which has a kernel for CUDA only.
+    const node = Buffer.concat([field(1, 'encoder_hidden_states'), field(1, 'bias'), field(2, 'out_sample'), field(4, 'BiasSplitGelu'), field(7, 'com.microsoft')]);
+    const graph = Buffer.concat([
+      field(1, node),
+      field(2, 'unet'),
+      field(5, Buffer.concat([integer(1, 32), integer(2, 1), field(8, 'bias'), field(9, Buffer.alloc(128))])),
+      field(11, valueInfo('sample', 1, ['batch', 4, 'height', 'width'])),
+      field(11, valueInfo('timestep', 7, [])),
+      field(11, valueInfo('encoder_hidden_states', 1, ['batch', 77, 32])),
+      field(12, valueInfo('out_sample', 1, ['batch', 'sequence', 'half'])),
+    ]);
+    const opset = (domain: string, version: number): Buffer => field(8, Buffer.concat([...(domain ? [field(1, domain)] : []), integer(2, version)]));
+    fs.writeFileSync(path.join(folder, 'unet/model.onnx'), Buffer.concat([integer(1, 8), field(7, graph), opset('', 17), opset('com.microsoft', 1)]));
+    await assert.rejects(use(folder, predictOnce), { code: 'CHECKPOINT', message: /unet\/model\.onnx holds operations .*BiasSplitGelu.*optimised for CUDA: use the cuda provider, or the plain \(unfused\) export/s });
+  });
+});
+
+describe('files of a repository', () => {
+  it('are chosen without other precisions, weights for PyTorch and pictures', () => {
+    const wanted = ['model_index.json', 'unet/model.onnx', 'unet/config.json', 'unet/model.onnx_data', 'scheduler/scheduler_config.json', 'tokenizer/merges.txt', 'vae_encoder/weights.pb'];
+    const others = ['README.md', 'unet/model_fp16.onnx', 'unet/model.safetensors', 'unet/old/model.onnx', 'tokenizer/notes.txt', 'safety_checker/model.onnx', 'feature_extractor/preprocessor_config.json', 'unet/model.onnx.bak', '../unet/model.onnx'];
+    assert.deepEqual(selectFiles([...others, ...wanted]), wanted);
+  });
+
+  it('need no vocab.json beside a tokenizer.json', () => {
+    const files = ['text_encoder/model.onnx', 'unet/model.onnx', 'vae_decoder/model.onnx', 'scheduler/scheduler_config.json', 'tokenizer/tokenizer.json'];
+    assert.equal(missingFiles(files, files), undefined);
+    assert.match(missingFiles(files.slice(0, 4), files.slice(0, 4)) as string, /has no tokenizer\/vocab\.json, tokenizer\/merges\.txt/);
+  });
+});
+
+describe('CUDA', () => {
+  for (const [message, meaning] of [
+    ['OrtSessionOptionsAppendExecutionProvider_Cuda: Failed to load shared library', /^CUDA 13 or cuDNN 9 missing: .*libraryPath/],
+    ['cuDNN is unavailable on this system', /^cuDNN 9 missing/],
+    ['CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version ; GPU=0', /^driver too old: .*580/],
+    ['CUDA failure 100: no CUDA-capable device is detected', /^no NVIDIA GPU found: .*nvidia-smi/],
+    ['CUDA failure 101: invalid device ordinal', /^no GPU has this number/],
+    ['CUDA failure 2: out of memory', /^GPU memory is full/],
+    ['something else\nat line 5', /^something else$/],
+  ] as const) {
+    it(`explains “${message.split('\n')[0]}”`, () => assert.match(explainCudaFailure(message), meaning));
+  }
+
+  it('is refused by name where it can’t be had, and the setup says the same', async function () {
+    this.timeout(60_000);
+    const script = path.join(__dirname, '../../scripts/setup-cuda.js');
+    const setup = spawnSync(process.execPath, [script, '--check'], { encoding: 'utf8' });
+    if (setup.status === 0) return; // this machine has it
+    await assert.rejects(openCheckpoint(checkpointFolder('tiny-lcm'), { provider: 'cuda' }), { code: 'PROVIDER', message: /CUDA cannot be used: .*Mend that, or set the provider to auto or cpu/ });
+    assert.match(setup.stderr, /npm run setup:cuda|Linux x64 only|docs\/gpu\.md/);
+  });
+
+  it('finds libraries where pip puts them', () => {
+    const nvidia = fs.mkdtempSync(path.join(os.tmpdir(), 'nvidia-'));
+    for (const name of ['cudnn/lib', 'cu13/lib', 'other/include']) fs.mkdirSync(path.join(nvidia, name), { recursive: true });
+    const folders = libraryFolders(nvidia, '/usr/lib').split(path.delimiter);
+    assert.deepEqual(folders.sort(), ['/usr/lib', nvidia, path.join(nvidia, 'cu13/lib'), path.join(nvidia, 'cudnn/lib')].sort());
+    assert.equal(libraryFolders('/nowhere'), '/nowhere');
+    fs.rmSync(nvidia, { recursive: true });
+  });
+
+  it('devices are one number, or several', () => {
+    assert.deepEqual(['', undefined, 3, '1', '0,1', ' 2 , 2, 0 '].map(readDevices), [[0], [0], [3], [1], [0, 1], [2, 0]]);
+    for (const wrong of ['a', '0,', '-1', '1.5', '0;1', '100']) assert.throws(() => readDevices(wrong), { code: 'INVALID_INPUT', message: /deviceId/ });
+  });
+});
