@@ -113,7 +113,7 @@ describe('queue', function () {
     flow.send('encode', { job: 'next' });
     const { error } = await flow.next('caught');
     assert.equal(error.code, 'TIMEOUT');
-    assert.match(error.message, /longer than its 0\.5 seconds/);
+    assert.match(error.message, /longer than its 2 seconds/);
     assert.equal((await event(flow, 'slow', 'failed')).code, 'TIMEOUT');
     assert.equal((await flow.next()).job, 'next');
   });

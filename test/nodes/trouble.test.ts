@@ -143,7 +143,7 @@ describe('trouble', function () {
       ['a used-up quota', 'EDQUOT', () => (fsPromises.writeFile = halfWritten('EDQUOT')), /quota/],
       ['a file too large for its system', 'EFBIG', () => (fsPromises.writeFile = halfWritten('EFBIG')), /too large/],
       ['a read-only folder', 'EROFS', () => (fsPromises.writeFile = () => Promise.reject(failure('EROFS'))), /read-only/],
-      ['a folder without permission', 'EACCES', () => (fsPromises.mkdir = () => Promise.reject(failure('EACCES'))), /no permission/],
+      ['a folder without permission', 'EACCES', () => (fsPromises.mkdir = () => Promise.reject<undefined>(failure('EACCES'))), /no permission/],
       ['a broken disk', 'EIO', () => (fsPromises.link = () => Promise.reject(failure('EIO'))), /EIO/],
       ['too many open files', 'EMFILE', () => (fsPromises.writeFile = () => Promise.reject(failure('EMFILE'))), /EMFILE/],
     ];
