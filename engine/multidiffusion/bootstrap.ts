@@ -71,7 +71,7 @@ function mix(latents: Tensor<'float32'>, background: Tensor<'float32'>, holds: (
   return Tensor.float32(mixed, latents.dims);
 }
 
-/** Moves what the region holds to the middle, where models draw objects best (SemanticDraw, section 4.2). */
+/** Moves what the region holds to the middle, where models draw objects best (Lee et al. 2024, "SemanticDraw"). */
 function centred(input: StepInput, holds: (cell: number) => boolean): StepInput {
   const { height, width } = input.view;
   let [top, bottom, left, right] = [height, -1, width, -1];

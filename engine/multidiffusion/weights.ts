@@ -102,7 +102,7 @@ function reachOf(mask: Float32Array, cells: Int32Array): Reach {
 }
 
 /**
- * A growing quantised mask (Lee et al. 2024, "SemanticDraw", section 4.2): the cells where the blurred mask is
+ * A growing quantised mask (Lee et al. 2024, "SemanticDraw"): the cells where the blurred mask is
  * more than the noise level. Never empty: at first it is the inmost cells alone.
  */
 function grownMask(blurred: Float32Array, level: number): Float32Array {
