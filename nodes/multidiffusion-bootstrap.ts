@@ -3,7 +3,7 @@ import type { Node, NodeAPI, NodeDef } from 'node-red';
 import { prepareInputs } from '../engine/multidiffusion/bootstrap';
 import { wireInputs } from '../engine/multidiffusion/wired';
 import { BOOTSTRAP_OPTIONS } from '../engine/options';
-import { handleSteps, stepOptions } from './kit/loop';
+import { handleSteps, stepOptions } from './kit/steps';
 
 interface BootstrapDef extends NodeDef {
   bootstrapping?: string;

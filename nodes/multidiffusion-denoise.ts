@@ -1,7 +1,7 @@
 /** multidiffusion-denoise: what each prompt sees of each window → what the UNet predicts for it, with guidance. */
 import type { Node, NodeAPI, NodeDef } from 'node-red';
 import { predictInputs, readGuidance, readInputs, wirePredictions } from '../engine/multidiffusion/wired';
-import { handleSteps } from './kit/loop';
+import { handleSteps } from './kit/steps';
 
 export = function (RED: NodeAPI): void {
   RED.nodes.registerType('multidiffusion-denoise', function (this: Node, config: NodeDef) {

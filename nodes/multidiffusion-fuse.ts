@@ -2,7 +2,7 @@
 import type { Node, NodeAPI, NodeDef } from 'node-red';
 import { fuseWired, mix, readCanvas, readPredictions } from '../engine/multidiffusion/wired';
 import { BOOTSTRAP_OPTIONS, checkOption, FUSE_OPTIONS } from '../engine/options';
-import { handleSteps, stepOptions } from './kit/loop';
+import { handleSteps, stepOptions } from './kit/steps';
 
 interface FuseDef extends NodeDef {
   fusion?: string;

@@ -8,13 +8,14 @@ import type { Conditioning } from '../engine/multidiffusion/types';
 import { LOOP_OPTIONS, resolveOptions, SAMPLER_OPTIONS } from '../engine/options';
 import { describe } from './kit/generation';
 import { cancelJobs, SamplerJob } from './kit/jobs';
-import { isStep, sampleInLoop, takeBack } from './kit/loop';
+import { sampleInLoop } from './kit/loop';
 import { addToGeneration, own, pick, type Message } from './kit/message';
 import { isUnload, NodeModel } from './kit/model';
 import { tellEditors } from './kit/panel';
 import { initialLatents, pictureIn, previews } from './kit/pictures';
 import { addMasks, readRegions } from './kit/regions';
 import { checkLimit, readSettings } from './kit/settings';
+import { isStep, takeBack } from './kit/steps';
 import { handleMessages, isCancellation, type Task } from './kit/tasks';
 
 interface SamplerDef extends NodeDef {

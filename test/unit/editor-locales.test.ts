@@ -42,7 +42,7 @@ describe('texts', () => {
         const everywhere: Record<string, string[]> = {
           'nodes/kit/tasks.ts': ['text-encode', 'region-mask', 'multidiffusion-sampler', 'vae-encode', 'vae-decode', 'save-image'],
           'nodes/kit/model.ts': ['text-encode', 'multidiffusion-sampler', 'vae-encode', 'vae-decode'],
-          'nodes/kit/loop.ts': ['multidiffusion-bootstrap', 'multidiffusion-denoise', 'multidiffusion-fuse'],
+          'nodes/kit/steps.ts': ['multidiffusion-bootstrap', 'multidiffusion-denoise', 'multidiffusion-fuse'],
           'nodes/kit/jobs.ts': ['multidiffusion-sampler'],
         };
         for (const { file, key } of shown) {
