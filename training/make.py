@@ -63,7 +63,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=HERE / "work", help="where intermediate results are kept")
     parser.add_argument("--out", type=Path, default=HERE.parent / "models/pocket", help="the model folder to write")
-    parser.add_argument("--pictures", type=int, default=60000, help="training pictures to render")
+    parser.add_argument("--pictures", type=int, default=200000 if GPU else 60000, help="training pictures to render")
     parser.add_argument("--autoencoder-minutes", type=float, default=2 if GPU else 9)
     parser.add_argument("--minutes", type=float, default=20 if GPU else 110, help="for text encoder and UNet")
     parser.add_argument("--judge-minutes", type=float, default=1 if GPU else 5)
