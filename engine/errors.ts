@@ -54,6 +54,11 @@ export class CancelledError extends MultiDiffusionError {
   }
 }
 
+/** @throws CancelledError when the signal is aborted, with its reason where that is an error of ours */
+export function throwIfCancelled(signal?: AbortSignal): void {
+  if (signal?.aborted) throw signal.reason instanceof CancelledError ? signal.reason : new CancelledError();
+}
+
 /** A short, safe picture of any value for an error message: never throws, never slow, never longer than about 80 characters. */
 export function show(value: unknown): string {
   try {

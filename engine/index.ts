@@ -14,7 +14,7 @@ export { acquireCheckpoint, closeUnusedCheckpoints } from './checkpoint/pool';
 export type { CheckpointLease, LeaseOptions } from './checkpoint/pool';
 export { sample, takeStep } from './multidiffusion/sample';
 export type { SampleResult } from './multidiffusion/sample';
-export { createJob } from './multidiffusion/job';
+export { createJob } from './multidiffusion/prepare';
 export type { Progress, SampleRequest, SamplingJob, Timings } from './multidiffusion/job';
 export { prepareInputs } from './multidiffusion/bootstrap';
 export type { StepInput } from './multidiffusion/bootstrap';

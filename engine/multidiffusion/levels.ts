@@ -5,7 +5,7 @@ import type { Scheduler } from '../schedulers/scheduler';
 import { Tensor } from '../tensor';
 
 /** The sample's level before a step: what the scheduler makes of a picture alone and of noise alone. */
-function levelBefore(scheduler: Scheduler, index: number): Level {
+export function levelBefore(scheduler: Scheduler, index: number): Level {
   const [zero, one] = [0, 1].map((value) => Tensor.float32([value], [1, 1, 1, 1]));
   return { alpha: scheduler.addNoise(one, zero, index).data[0], sigma: scheduler.addNoise(zero, one, index).data[0] };
 }

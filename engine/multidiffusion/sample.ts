@@ -4,14 +4,15 @@
  * Every step prepares what each prompt sees of each window (bootstrapping), predicts (UNet and guidance), fuses
  * the predictions into one for the whole canvas, and takes one scheduler step with it.
  */
-import { MultiDiffusionError } from '../errors';
+import { MultiDiffusionError, throwIfCancelled } from '../errors';
 import type { DiffusionModel } from '../model';
 import { Tensor } from '../tensor';
 import { prepareInputs } from './bootstrap';
 import { addPredictions, finishFusion, startFusion } from './fusion';
 import { predictNoise } from './guidance';
-import { createJob, type SamplingJob, type SampleRequest, throwIfCancelled, type Timings } from './job';
+import type { SampleRequest, SamplingJob, Timings } from './job';
 import { foresee } from './levels';
+import { createJob } from './prepare';
 import type { Finding } from './types';
 import type { View } from './views';
 import { Reach, weightsAt } from './weights';

@@ -9,7 +9,9 @@ import { Tensor } from '../tensor';
 import { pickBackgrounds, type StepInput } from './bootstrap';
 import { fuse, type Prediction } from './fusion';
 import { predictNoise } from './guidance';
-import { addBackgrounds, type SamplingJob } from './job';
+import type { SamplingJob } from './job';
+import { levelBefore } from './levels';
+import { addBackgrounds } from './prepare';
 import type { View } from './views';
 import { Reach, weightsAt } from './weights';
 
@@ -78,6 +80,7 @@ export function describeStep(job: SamplingJob, id: string): WiredStep {
   const { index, scheduler, grid } = job;
   const total = scheduler.timesteps.length;
   const { masks, bootstrapped } = weightsAt(job, index);
+  const level = levelBefore(scheduler, index);
   const plane = (data: Float32Array): Tensor<'float32'> => Tensor.float32(data.slice(), [1, grid.height, grid.width]);
   const everywhere = new Float32Array(grid.height * grid.width).fill(1);
   return {
@@ -87,7 +90,7 @@ export function describeStep(job: SamplingJob, id: string): WiredStep {
     fraction: index / total,
     timestep: scheduler.timesteps[index],
     ...(scheduler.sigmas && { sigma: scheduler.sigmas[index] }),
-    levels: { signal: noised(job, 1, 0), noise: noised(job, 0, 1) },
+    levels: { signal: level.alpha, noise: level.sigma },
     noise: copy(job.noise),
     views: job.views.map((view) => ({ ...view })),
     prompts: job.prompts.map(({ name, guidanceScale }, p) => ({
@@ -99,12 +102,6 @@ export function describeStep(job: SamplingJob, id: string): WiredStep {
       weights: plane(masks[p]),
     })),
   };
-}
-
-/** One cell noised to the level of the job's next step. */
-function noised(job: SamplingJob, signal: number, noise: number): number {
-  const cell = (value: number): Tensor<'float32'> => Tensor.float32([value], [1, 1, 1, 1]);
-  return job.scheduler.addNoise(cell(signal), cell(noise), job.index).data[0];
 }
 
 /** A tensor that may be written into without harm to the job. */
