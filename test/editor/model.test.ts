@@ -1,0 +1,86 @@
+/** The dialog of diffusion-model in a real browser: choosing a repository, checking it, its token. */
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
+import type { Browser } from 'playwright-core';
+import { HubServer, REPOSITORY } from '../unit/support/hub-server';
+import { Editor, launchBrowser } from './support/editor';
+import { ROOT, startNodeRed, VERSIONS, type NodeRed } from './support/node-red';
+
+for (const version of VERSIONS) {
+  describe(`the diffusion-model in the editor of ${version.name}`, function () {
+    this.timeout(120_000);
+    let hub: HubServer;
+    let nodeRed: NodeRed;
+    let browser: Browser;
+    let editor: Editor;
+
+    before(async () => {
+      hub = await HubServer.start(path.join(ROOT, 'test/fixtures/golden/checkpoints/tiny-lcm'));
+      hub.token = 'hf_right';
+      process.env.HF_ENDPOINT = hub.url;
+      nodeRed = await startNodeRed(version);
+      browser = await launchBrowser();
+      editor = await Editor.open(browser, nodeRed.url);
+      await editor.load([
+        { id: 'tab', type: 'tab', label: 'Model' },
+        { id: 'model', type: 'diffusion-model', checkpoint: 'pocket', provider: 'cpu', threads: 1 },
+        { id: 'encode', type: 'text-encode', model: 'model', prompt: 'a sofa', z: 'tab', x: 200, y: 80, wires: [] },
+      ]);
+    });
+    after(async () => {
+      delete process.env.HF_ENDPOINT;
+      await browser?.close();
+      await nodeRed?.stop();
+      await hub?.stop();
+    });
+
+    it('fills in a repository that is known', async () => {
+      const form = await editor.edit('model');
+      const repository = form.locator('#node-config-input-repository');
+      assert.equal(await repository.isVisible(), false);
+      await form.locator('#node-config-input-checkpoint').selectOption('hub');
+      assert.equal(await repository.isVisible(), true);
+      const known = form.locator('#multidiffusion-known');
+      const lines = await known.locator('option').allInnerTexts();
+      assert.ok(lines.length > 5 && lines.slice(1).every((line) => /about [\d.]+ GB · .+/.test(line)), lines.join('\n'));
+      await known.selectOption('1');
+      assert.equal(await repository.inputValue(), 'aislamov/stable-diffusion-2-1-base-onnx');
+      assert.equal(await form.locator('#node-config-input-revision').inputValue(), 'cpu');
+      await repository.fill('somebody/else');
+      assert.equal(await known.inputValue(), '');
+      await editor.cancel();
+    });
+
+    it('checks what the dialog says, before it is deployed', async () => {
+      const form = await editor.edit('model');
+      const field = (name: string) => form.locator(`#node-config-input-${name}`);
+      await field('checkpoint').selectOption('hub');
+      await field('repository').fill(REPOSITORY);
+      const result = form.locator('#multidiffusion-check-result');
+      const check = async (until: RegExp): Promise<string> => {
+        await form.locator('#multidiffusion-check').click();
+        await result.filter({ hasText: until }).waitFor({ timeout: 60_000 });
+        return result.innerText();
+      };
+      assert.match(await check(/private/), /enter an access token/);
+      await field('token').fill('hf_right');
+      const report = await check(/Disk:/);
+      for (const line of [/some-owner\/tiny\.sd2@0123456: latent diffusion/, /UNet float32/, /Runs on cpu: \d+ ms/, /any text of up to 77 tokens/, /Memory: \d+ MB/, /Disk: \d+ MB in .*models/]) assert.match(report, line);
+      await editor.screenshot(`${version.name.replace(/\W+/g, '-').toLowerCase()}-model-check`);
+      await editor.done();
+      await editor.deploy();
+      assert.equal((await editor.node<{ repository: string }>('model')).repository, REPOSITORY);
+      assert.doesNotMatch(fs.readFileSync(path.join(nodeRed.userDir, 'flows.json'), 'utf8'), /hf_right/);
+
+      // A stored token is not shown, and is used.
+      const again = await editor.edit('model');
+      assert.equal(await again.locator('#node-config-input-token').inputValue(), '__PWRD__');
+      fs.rmSync(path.join(nodeRed.userDir, 'multidiffusion/models'), { recursive: true });
+      await check(/Disk:/);
+      await editor.cancel();
+      assert.doesNotMatch(nodeRed.log(), /hf_right/);
+      assert.deepEqual(editor.errors, []);
+    });
+  });
+}
