@@ -88,8 +88,8 @@ describe('examples', function () {
     const flow = load('06-http.json');
     const layout = { steps: 3, ...(exampleLayout(flow) as object) };
 
-    const post = (body: unknown): Promise<Response> =>
-      fetch(`${nodeRed.url}/multidiffusion`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
+    const post = (body: unknown, query = '', headers: RequestInit['headers'] = {}): Promise<Response> =>
+      fetch(`${nodeRed.url}/multidiffusion${query}`, { method: 'POST', headers: { 'content-type': 'application/json', ...(headers as object) }, body: JSON.stringify(body) });
 
     before(() => nodeRed.deploy(flow));
 
@@ -106,6 +106,52 @@ describe('examples', function () {
       const answers = await Promise.all([post(layout), post(layout)]);
       const [first, second] = await Promise.all(answers.map(async (answer) => sharp(Buffer.from(await answer.arrayBuffer())).raw().toBuffer()));
       assert.ok(first.equals(second));
+    });
+
+    it('answers at once with a job, tells its progress, and hands out its picture', async () => {
+      const accepted = await post(layout, '?wait=false');
+      assert.equal(accepted.status, 202);
+      const job = (await accepted.json()) as { job: string; progress: string; picture: string };
+      assert.equal(accepted.headers.get('location'), job.progress);
+      const events = new Set<string>();
+      for (let ready = false; !ready; ) {
+        const state = (await (await fetch(nodeRed.url + job.progress)).json()) as { job: string; event: string; ready: boolean };
+        assert.equal(state.job, job.job);
+        events.add(state.event);
+        assert.ok(!events.has('failed'));
+        ({ ready } = state);
+      }
+      assert.ok(events.has('done'), [...events].join());
+      const picture = await fetch(nodeRed.url + job.picture);
+      assert.equal(picture.headers.get('content-type'), 'image/png');
+      assert.equal((await sharp(Buffer.from(await picture.arrayBuffer())).metadata()).format, 'png');
+      assert.equal((await fetch(`${nodeRed.url}/multidiffusion/jobs/0000000000000000`)).status, 404);
+    });
+
+    it('cancels a job, and tells that it is', async () => {
+      const { progress, picture } = (await (await post({ ...layout, steps: 900 }, '?wait=false')).json()) as { progress: string; picture: string };
+      assert.equal((await fetch(nodeRed.url + picture)).status, 409);
+      assert.equal((await fetch(nodeRed.url + progress, { method: 'DELETE' })).status, 202);
+      for (let event = ''; event !== 'cancelled'; ) {
+        ({ event } = (await (await fetch(nodeRed.url + progress)).json()) as { event: string });
+        // It may not have come to the sampler yet.
+        if (event !== 'cancelled') await fetch(nodeRed.url + progress, { method: 'DELETE' });
+      }
+    });
+
+    it('asks for a token when there are tokens, and shows each client its own jobs alone', async () => {
+      const closed = structuredClone(flow);
+      configure(closed, 'tab', { env: [{ name: 'MULTIDIFFUSION_TOKENS', value: 's3cret=alice, 0ther=bob', type: 'str' }] });
+      await nodeRed.deploy(closed);
+      const as = (token: string): RequestInit => ({ headers: { authorization: `Bearer ${token}` } });
+      assert.equal((await post(layout)).status, 401);
+      assert.equal((await post(layout, '', as('wrong').headers)).status, 401);
+      assert.equal((await post(layout, '', as('s3cret').headers)).status, 200);
+      const { progress } = (await (await post(layout, '?wait=false', as('s3cret').headers)).json()) as { progress: string };
+      assert.equal((await fetch(nodeRed.url + progress)).status, 401);
+      assert.equal((await fetch(nodeRed.url + progress, as('0ther'))).status, 404);
+      assert.equal((await fetch(nodeRed.url + progress, as('s3cret'))).status, 200);
+      await nodeRed.deploy(flow);
     });
 
     it('answers what a client did wrong with 400 and a reason, and goes on', async () => {
@@ -181,9 +227,39 @@ describe('examples', function () {
       assert.ok(events.lastIndexOf('step') < events.indexOf('done'));
     });
 
+    it('answers on the response topic, with the picture or with what went wrong', async () => {
+      const input = nodeRed.RED.nodes.getNode(flow.find(({ type }) => type === 'mqtt in')!.id);
+      await client.subscribeAsync('answers/#');
+      const correlationData = Buffer.from('7');
+      input.send({ payload: layout, responseTopic: 'answers/good', correlationData });
+      input.send({ payload: { ...layout, steps: -1 }, responseTopic: 'answers/bad', correlationData });
+      await until(() => ['answers/good', 'answers/bad'].every((wanted) => messages.some(({ topic }) => topic === wanted)));
+      const { payload } = messages.find(({ topic }) => topic === 'answers/good')!;
+      assert.equal((await sharp(payload).metadata()).format, 'png');
+      assert.match(JSON.parse(messages.find(({ topic }) => topic === 'answers/bad')!.payload.toString()).error, /steps is -1/);
+      assert.ok(!messages.some(({ topic }) => topic === 'multidiffusion/picture'));
+    });
+
+    it('says that it is there, and once it is gone that it is not', async () => {
+      const late = await mqtt.connectAsync(broker.url);
+      const said: string[] = [];
+      late.on('message', (_, payload) => said.push(payload.toString()));
+      await late.subscribeAsync('multidiffusion/available');
+      await until(() => said.length === 1);
+      await nodeRed.deploy([]);
+      await until(() => said.includes('offline'));
+      await late.endAsync();
+      assert.equal(said[0], 'online');
+      await nodeRed.deploy(flow);
+      await connected();
+    });
+
     it('publishes what went wrong as progress, and goes on', async () => {
       await client.publishAsync('multidiffusion/layout', JSON.stringify({ ...layout, steps: -1 }));
       await until(() => progress().some(({ event, error }) => event === 'failed' && /steps/.test(String(error))));
+      await client.publishAsync('multidiffusion/layout', JSON.stringify({ regions: 'none' })); // fails before it is a job
+      await until(() => progress().some(({ error }) => /regions/.test(String(error))));
+      assert.equal(progress().filter(({ event }) => event === 'failed').length, 2, 'each failure is told once');
       await client.publishAsync('multidiffusion/layout', JSON.stringify(layout));
       await until(() => messages.some(({ topic }) => topic === 'multidiffusion/picture'));
     });
