@@ -38,6 +38,22 @@ describe('job queue', () => {
     assert.equal(queue.depth, 0);
   });
 
+  it('runs as many jobs at a time as there are processes, and lets the others wait', async () => {
+    const queue = new JobQueue({ concurrency: 2, limit: 1 });
+    const work = [controlled(), controlled(), controlled()];
+    const jobs = work.map((job, i) => queue.add(job.work, { id: String(i) }));
+    await sleep(1);
+    assert.deepEqual(work.map((job) => job.hasStarted()), [true, true, false]);
+    assert.deepEqual(['0', '1', '2'].map((id) => queue.position(id)), [0, 0, 2]);
+    assert.throws(() => queue.add(controlled().work), { code: 'QUEUE_FULL' });
+    work[1].end();
+    await jobs[1].result;
+    await sleep(1);
+    assert.equal(jobs[2].state, 'running');
+    assert.equal(queue.cancelAll(), 2);
+    assert.equal(queue.depth, 0);
+  });
+
   it('prefers higher priorities, and keeps the order within one', async () => {
     const queue = new JobQueue();
     const order: string[] = [];
