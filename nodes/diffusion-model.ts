@@ -25,7 +25,7 @@ export = function (RED: NodeAPI): void {
         onStatus: (process) => show(process, status),
         onOpen: ({ facts }) => {
           this.log(`${facts.name} runs on ${facts.provider}`);
-          status.ok('ready', { provider: facts.provider.split(' ')[0] });
+          status.ok('ready', { provider: facts.provider.replace(/ \(.*/, '') });
         },
       });
       this.on('close', () => {
