@@ -116,6 +116,8 @@ export const MODEL_OPTIONS = {
   provider: { type: 'choice', choices: ['auto', 'cpu', 'cuda'], default: 'auto' },
   /** CPU threads of one run; default: as many as there are physical cores. */
   threads: { type: 'integer', min: 1, max: 256 },
+  /** Most rows of the UNet in one run; default: what fits the device. */
+  batchSize: { type: 'integer', min: 1, max: 64 },
   /** Seconds without work after which the model is unloaded; 0: never. */
   idleTimeout: { type: 'number', min: 0, max: 604_800, default: 0 },
 } as const satisfies Record<string, OptionSpec>;

@@ -21,6 +21,8 @@ export class BatchMemory {
   constructor(
     private readonly gpu: boolean,
     private readonly unetBytes: number,
+    /** Most rows of the UNet in one run, when somebody has said so. */
+    private readonly batchSize?: number,
   ) {}
 
   forInput(session: Session, input: TensorInfo, dims: number[]): BatchRules {
@@ -28,8 +30,9 @@ export class BatchMemory {
     let rules = this.rules.get(key);
     if (!rules) {
       const onCpu = session.component === 'unet' ? largestCpuBatch(this.unetBytes, dims[2] * dims[3]) : 1;
+      const wanted = session.component === 'unet' ? this.batchSize : undefined;
       const fixed = typeof input.shape[0] === 'number' && input.shape[0] > 0 ? input.shape[0] : undefined;
-      rules = { largest: this.gpu ? LARGEST_BATCH : onCpu, buckets: this.gpu, fixed };
+      rules = { largest: wanted ?? (this.gpu ? LARGEST_BATCH : onCpu), buckets: this.gpu, fixed };
       this.rules.set(key, rules);
     }
     return rules;

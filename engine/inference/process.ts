@@ -30,7 +30,7 @@ class Model {
     readonly provider: ChosenProvider,
   ) {
     this.sessions = new Sessions(setup, provider.sessionOptions, (component, done) => send({ type: 'loading', component, done }));
-    this.memory = new BatchMemory(provider.name === 'cuda', setup.unetBytes);
+    this.memory = new BatchMemory(provider.name === 'cuda', setup.unetBytes, setup.batchSize);
   }
 
   async encodePrompts(request: Request, prompts: string[]): Promise<Calls['encodePrompts']['result']> {

@@ -27,6 +27,8 @@ export interface ProcessSetup {
   defaultTileSize: number;
   /** Bytes of the UNet's weights: together with the canvas they say how many rows one run takes on a CPU. */
   unetBytes: number;
+  /** Most rows of the UNet in one run; default: what fits the device. */
+  batchSize?: number;
   provider: Provider;
   deviceId: number;
   threads: number;

@@ -18,6 +18,7 @@ export interface ModelConfig {
   provider?: string;
   deviceId?: string | number;
   threads?: string | number;
+  batchSize?: string | number;
   idleTimeout?: string | number;
 }
 

@@ -66,6 +66,22 @@ describe('layouts', function () {
     assert.equal((await use(folder, predictOnce)).length, 256);
   });
 
+  it('run as many rows at a time as they are told, with the same result', async () => {
+    const batch = async (batchSize?: number): Promise<Float32Array[]> => {
+      const checkpoint = await openCheckpoint(checkpointFolder('tiny-lcm'), { provider: 'cpu', threads: 1, batchSize });
+      try {
+        const [{ embeddings }] = await checkpoint.encodePrompts(['a sofa']);
+        const rows = [1, 2, 3].map((seed) => ({ latents: torchNoise(seed, [1, 4, 8, 8]), embeddings }));
+        return (await checkpoint.predict(rows, 500)).map(({ data }) => data);
+      } finally {
+        await checkpoint.close();
+      }
+    };
+    const [alone, together] = [await batch(1), await batch(3)];
+    alone.forEach((row, i) => assert.ok(row.every((value, j) => Math.abs(value - together[i][j]) < 1e-5)));
+    await assert.rejects(batch(0), { code: 'INVALID_INPUT', message: /batchSize/ });
+  });
+
   it('of Stable Diffusion XL are refused by name, also when only the UNet shows it', async () => {
     const folder = copy('tiny-lcm');
     const model = path.join(folder, 'unet/model.onnx');
