@@ -33,12 +33,18 @@ export function withRecipe(image: Sharp, recipe: Recipe): Sharp {
 export async function readGeneration(bytes: Buffer): Promise<Recipe | undefined> {
   try {
     if (isPng(bytes)) return parse(readPngText(bytes)[KEYWORD]);
+    if (!isJpegOrWebp(bytes)) return undefined;
     const { xmp } = await loadSharp()(bytes).metadata();
     const found = xmp && new RegExp(`<${KEYWORD}:recipe>([^<]*)</${KEYWORD}:recipe>`).exec(xmp.toString('utf8'));
     return found ? parse(unescapeXml(found[1]!)) : undefined;
   } catch {
     return undefined;
   }
+}
+
+/** What else the image library reads, such as SVG, is not handed to it. */
+function isJpegOrWebp(bytes: Buffer): boolean {
+  return (bytes[0] === 0xff && bytes[1] === 0xd8) || (bytes.toString('latin1', 0, 4) === 'RIFF' && bytes.toString('latin1', 8, 12) === 'WEBP');
 }
 
 function parse(json: string | undefined): Recipe | undefined {
