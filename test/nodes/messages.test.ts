@@ -6,10 +6,13 @@ import { closeModels, encode, getNode, model, region, sampler, startFlow, stopFl
 // eslint-disable-next-line @typescript-eslint/no-require-imports
 const { cloneMessage } = require('@node-red/util').util as { cloneMessage<T>(message: T): T };
 
+/** Random messages, beside more than 10,000 made by hand. */
+const RUNS = Number(process.env.FUZZ ?? 2000);
+
 const PROPERTIES = [
   'payload', 'prompt', 'negativePrompt', 'conditioning', 'background', 'regions', 'region', 'box', 'width', 'height', 'steps', 'seed', 'scheduler',
   'guidanceScale', 'bootstrapping', 'fusion', 'latents', 'image', 'generation', 'findings', 'headers', 'filename', 'folder', 'format', 'quality',
-  'tileSize', 'job', 'reset', 'cancel', 'parts', 'res', 'req', 'topic', 'layout',
+  'tileSize', 'job', 'step', 'initialImage', 'priority', 'client', 'reset', 'cancel', 'parts', 'res', 'req', 'topic', 'layout',
 ];
 
 const cyclic: Message = { prompt: 'a', regions: [] };
@@ -33,7 +36,7 @@ const nasty = (): Any[] => [
 ];
 
 describe('messages', function () {
-  this.timeout(60_000);
+  this.timeout(200_000);
   let flow: Flow;
   before(async () => {
     flow = await startFlow([
@@ -43,13 +46,17 @@ describe('messages', function () {
       sampler('sampler', 'decode', { steps: 1, width: 64, height: 64 }),
       { id: 'decode', type: 'vae-decode', model: 'model', wires: [['save']] },
       { id: 'save', type: 'save-image', save: false, wires: [['out']] },
+      { id: 'vae-encode', type: 'vae-encode', model: 'model', wires: [['out']] },
+      { id: 'bootstrap', type: 'multidiffusion-bootstrap', wires: [['out']] },
+      { id: 'denoise', type: 'multidiffusion-denoise', wires: [['out']] },
+      { id: 'fuse', type: 'multidiffusion-fuse', wires: [['out']] },
     ]);
   });
   after(stopFlow);
   after(closeModels);
 
   it('of any kind end once, as done or as an error, and leave the nodes at work', async () => {
-    const ids = ['encode', 'region', 'sampler', 'decode', 'save'];
+    const ids = ['encode', 'region', 'sampler', 'decode', 'save', 'vae-encode', 'bootstrap', 'denoise', 'fuse'];
     const endings = new Map<string, number>();
     for (const id of ids) {
       const node = getNode(id);
@@ -68,7 +75,7 @@ describe('messages', function () {
     for (const id of ids) for (const property of PROPERTIES) for (const value of nasty()) give(id, { _msgid: 'x', [property]: value });
     fc.assert(
       fc.property(fc.constantFrom(...ids), fc.dictionary(fc.constantFrom(...PROPERTIES), fc.anything({ withTypedArray: true, withBigInt: true, withNullPrototype: true, withSparseArray: true }), { minKeys: 1, maxKeys: 6 }), (id, msg) => give(id, { ...msg })),
-      { numRuns: 3000 },
+      { numRuns: RUNS },
     );
     for (let i = 0; i < 2000 && ids.some((id) => endings.get(id) !== handed.get(id)); i++) await new Promise((resolve) => setTimeout(resolve, 20));
     for (const id of ids) assert.equal(endings.get(id), handed.get(id), id);
