@@ -32,7 +32,7 @@ beach*, *night sky with a rocket*, *a pencil sketch of a castle*, *a blurry moun
 The same list for programs is [`vocabulary.json`](vocabulary.json). A word that is not in it is
 spelled in letters, to which the model pays little attention.
 
-The empty prompt is the unconditional model. Good guidance scales are 3 to 7; negative prompts work.
+The empty prompt is the unconditional model. Good guidance scales are 2 to 5; negative prompts work.
 Use 20 to 25 DDIM steps, or any scheduler that understands `v_prediction`.
 
 ## How well
@@ -83,6 +83,7 @@ weights are released under the licence of this package.
   what regions are for.
 - Objects look like the emoji that they were learnt from and mostly face one way.
 - It was trained at 128×128; larger canvases repeat or stretch what they show.
+- Fine parts (faces, wheels, strings) are often smeared: more training would sharpen them.
 - Objects are drawn at a third of the canvas or larger; it has not learnt smaller ones.
 """
 

@@ -103,6 +103,7 @@ def train(folder: Path, latents: np.ndarray, labels: np.ndarray, rows: np.ndarra
           minutes: float, batch: int, seed: int, log, start_from: Pocket | None = None, on_save=None) -> Pocket:
     """Trains for the given minutes, going on from the folder's checkpoint; returns the averaged weights.
 
+    A training that is done goes on when it is given more minutes in all than it has had.
     `start_from` gives first weights when there is no checkpoint. `on_save(model, step)` is called
     with the averaged weights now and then.
     """
@@ -115,7 +116,7 @@ def train(folder: Path, latents: np.ndarray, labels: np.ndarray, rows: np.ndarra
     state, step, spent = load(checkpoint), 0, 0.0
     if state:
         average.load_state_dict(state["average"])
-        if state["done"]:
+        if state["done"] and state["spent"] >= minutes * 60:
             return average.eval()
         model.load_state_dict(state["model"])
         optimisers.load_state_dict(state["optimisers"])

@@ -63,12 +63,13 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=HERE / "work", help="where intermediate results are kept")
     parser.add_argument("--out", type=Path, default=HERE.parent / "models/pocket", help="the model folder to write")
+    parser.add_argument("--results", type=Path, default=HERE, help="where judge/ and figures/ are written")
     parser.add_argument("--pictures", type=int, default=200000 if GPU else 60000, help="training pictures to render")
     parser.add_argument("--autoencoder-minutes", type=float, default=2 if GPU else 9)
-    parser.add_argument("--minutes", type=float, default=20 if GPU else 110, help="for text encoder and UNet")
+    parser.add_argument("--minutes", type=float, default=20 if GPU else 110, help="for text encoder and UNet, over all runs")
     parser.add_argument("--judge-minutes", type=float, default=1 if GPU else 5)
     parser.add_argument("--batch", type=int, default=256 if GPU else 48, help="of the diffusion training")
-    parser.add_argument("--guidance", type=float, default=4.0, help="of the evaluation")
+    parser.add_argument("--guidance", type=float, default=3.0, help="of the evaluation")
     parser.add_argument("--each", type=int, default=11, help="generated pictures of every object in the evaluation")
     parser.add_argument("--init-from", type=Path, metavar="FOLDER",
                         help="go on from the weights of a model folder (its autoencoder is kept as it is)")
@@ -118,7 +119,7 @@ def main() -> None:
     if last < 6:
         return
     arbiter = judge.train(work, pictures, rows, choice.judge_minutes, 64, 3, log)
-    export.export_judge(HERE / "judge", arbiter)
+    export.export_judge(choice.results / "judge", arbiter)
     if last < 7:
         return
     state = load(work / "diffusion.pt")
@@ -126,13 +127,13 @@ def main() -> None:
     report = evaluate.report(painter, arbiter, Sprites(sprites), choice.out, choice.each, choice.guidance)
     report["training"] = {"steps": state["step"], "batch": state["batch"], "pictures seen": state["step"] * state["batch"],
                           "minutes": round(state["spent"] / 60, 1), "loss of v": round(state["loss"], 4)}
-    evaluate.sheets(HERE / "figures", painter, choice.guidance)
-    (HERE / "figures/evaluation.json").write_text(json.dumps(report, indent=1) + "\n", "utf8")
+    evaluate.sheets(choice.results / "figures", painter, choice.guidance)
+    (choice.results / "figures/evaluation.json").write_text(json.dumps(report, indent=1) + "\n", "utf8")
     parts = {"text_encoder": pocket.text_encoder, "unet": pocket.unet, "vae_decoder": coder.decoder,
              "vae_encoder": coder.encoder}
     card.write(choice.out, report, {name: sum(weight.numel() for weight in part.parameters())
                                     for name, part in parts.items()})
-    log("evaluated; see training/figures")
+    log(f"evaluated; see {choice.results / 'figures'}")
 
 
 if __name__ == "__main__":
