@@ -5,7 +5,7 @@ import type { Conditioning } from '../engine/multidiffusion/types';
 import { isObject, own, type Message } from './kit/message';
 import { addMasks, draftRegion, readOutline, readRegions } from './kit/regions';
 import { readSettings } from './kit/settings';
-import { handleMessages, isCancellation, type Task } from './kit/tasks';
+import { handleMessages, inOrder, isCancellation, type Task } from './kit/tasks';
 
 interface RegionMaskDef extends NodeDef {
   regionName?: string;
@@ -20,7 +20,7 @@ interface RegionMaskDef extends NodeDef {
 export = function (RED: NodeAPI): void {
   RED.nodes.registerType('region-mask', function (this: Node, config: RegionMaskDef) {
     RED.nodes.createNode(this, config);
-    handleMessages(RED, this, addRegion);
+    handleMessages(RED, this, inOrder(addRegion));
 
     async function addRegion({ msg, status, send }: Task): Promise<void> {
       if (isCancellation(msg)) return send(msg);

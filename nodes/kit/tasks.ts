@@ -103,6 +103,22 @@ export function handleMessages(RED: NodeAPI, node: Node, work: (task: Task) => P
   return tasks;
 }
 
+/**
+ * One message after the other, so that none overtakes another: while a model loads, or when one takes longer.
+ * A message that says to cancel comes after those that were sent before it, too.
+ */
+export function inOrder(work: (task: Task) => Promise<void> | void): (task: Task) => Promise<void> {
+  let last: Promise<void> = Promise.resolve();
+  return (task) => {
+    const turn = last.then(() => {
+      task.signal.throwIfAborted();
+      return work(task);
+    });
+    last = turn.catch(() => undefined);
+    return turn;
+  };
+}
+
 /** Abandons the task when the HTTP client that asked for it goes away before it is answered. */
 function watchRequest(task: Task): () => void {
   // http in wraps the response; `close` of the request itself comes as soon as its body has been read.
