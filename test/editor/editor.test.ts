@@ -152,7 +152,10 @@ for (const version of VERSIONS) {
           assert.equal(await form.locator('.input-error').count(), 0);
           await editor.screenshot(`${short}-dialog-${String(before.type)}`);
           await editor.done();
-          assert.deepEqual(await editor.node(id), before, 'nothing changes by looking');
+          // The editor asks for a node's credentials when its dialog opens, and keeps them beside its properties.
+          const { credentials, ...after } = await editor.node(id);
+          assert.deepEqual(after, before, 'nothing changes by looking');
+          assert.ok(Object.values(credentials ?? {}).every((value) => value === ''));
         });
       }
 
