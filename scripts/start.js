@@ -53,7 +53,9 @@ async function main() {
   const stop = async (code = 0) => {
     // Whatever a node still waits for, the program ends when it is told to.
     setTimeout(() => process.exit(code || 1), 15_000).unref();
-    await Promise.all([nodeRed.stop(), broker?.stop()]);
+    // The broker goes last: the MQTT nodes say goodbye to it.
+    await nodeRed.stop();
+    await broker?.stop();
     process.exit(code);
   };
   process.once('SIGINT', () => void stop());
