@@ -15,7 +15,7 @@ import { type Layout, makeLayouts } from './evaluate/layouts';
 import { draw, hashModel, hashSampler, keepPicture, loadPicture, pictureFile, type Settings } from './evaluate/painter';
 import { putTable, type Row, type Seen, summarise, toTable } from './evaluate/report';
 import { makeSheet, type SheetColumn } from './evaluate/sheet';
-import { chooseStrategies, isDefault, type Strategy } from './evaluate/strategies';
+import { chooseStrategies, isDefault, SCENE_ALONE, type Strategy } from './evaluate/strategies';
 
 const root = path.join(__dirname, '..');
 const USAGE = `Usage: npm run evaluate [-- OPTIONS]
@@ -151,8 +151,8 @@ async function main(): Promise<void> {
   };
   const scenes = await load();
   const columns: Array<SheetColumn & { strategy: Strategy; seen: Seen }> = [];
-  for (const strategy of strategies) {
-    const pictures = await load(strategy);
+  for (const strategy of [SCENE_ALONE, ...strategies]) {
+    const pictures = strategy === SCENE_ALONE ? scenes : await load(strategy);
     const seen = await look(judge, layouts, pictures, scenes);
     if (seen.size) columns.push({ strategy, title: strategy.name, pictures, seen });
   }
@@ -173,7 +173,7 @@ async function main(): Promise<void> {
   const table = toTable(rows);
   const shown = SHOWN_STRATEGIES.flatMap((name) => columns.filter(({ title }) => title === name));
   const sheets: Array<[string, Buffer]> = [
-    ['sheet.png', await makeSheet(layouts, [{ title: 'scene', pictures: scenes }, ...columns], { tile: 128 })],
+    ['sheet.png', await makeSheet(layouts, columns, { tile: 128 })],
     ['evaluation.png', await makeSheet(layouts.slice(0, SHOWN_LAYOUTS), shown, { tile: 112, palette: true })],
   ];
   for (const [name, bytes] of sheets) fs.writeFileSync(path.join(out, name), bytes);

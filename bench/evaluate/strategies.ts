@@ -28,6 +28,9 @@ function regional(name: string, title: string, options: Partial<SamplerOptions> 
   return { name, title, regions: true, options: { ...PAPER, ...options }, region };
 }
 
+/** Nothing but the background: what the judge says of it, it says by chance. */
+export const SCENE_ALONE: Strategy = { name: 'scene', title: 'the scene alone, to compare with', regions: false, options: {}, region: {} };
+
 export const STRATEGIES: readonly Strategy[] = [
   { name: 'plain', title: 'plain prompt that lists everything', regions: false, options: {}, region: {} },
   regional('none', 'regions, no bootstrapping', { bootstrapping: 0 }),
