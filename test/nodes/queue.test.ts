@@ -109,7 +109,7 @@ describe('queue', function () {
 
   it('ends a job that takes longer than jobTimeout; the next one works', async () => {
     await start({ jobTimeout: 2 });
-    flow.send('encode', { job: 'slow', steps: LONG });
+    flow.send('encode', { job: 'slow', steps: LONG, width: 384, height: 384 });
     flow.send('encode', { job: 'next' });
     const { error } = await flow.next('caught');
     assert.equal(error.code, 'TIMEOUT');
