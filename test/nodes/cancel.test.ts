@@ -18,7 +18,7 @@ async function event(flow: Flow, job: string, name: string): Promise<Message> {
 const listening = (server: http.Server): Promise<void> => new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
 
 describe('cancelling', function () {
-  this.timeout(20_000);
+  this.timeout(60_000);
   let flow: Flow;
   beforeEach(async () => {
     flow = await startFlow(nodes());
