@@ -16,7 +16,7 @@ function flow(): FlowNode[] {
     { id: 'model', type: 'diffusion-model', provider: 'cpu', threads: 1, ...model },
     { id: 'draw', type: 'inject', name: 'draw', props: [], repeat: '', once: false, z: 'tab', x: 120, y: 80, wires: [['room']] },
     { id: 'room', type: 'text-encode', model: 'model', prompt: 'a living room', z: 'tab', x: 320, y: 80, wires: [['sampler']] },
-    { id: 'sampler', type: 'multidiffusion-sampler', name: 'my sampler', model: 'model', width: 128, height: 128, steps: 6, previewEvery: 2, z: 'tab', x: 540, y: 80, wires: [[], [], [], []] },
+    { id: 'sampler', type: 'multidiffusion-sampler', name: 'my sampler', model: 'model', width: 128, height: 128, steps: 40, previewEvery: 5, z: 'tab', x: 540, y: 80, wires: [[], [], [], []] },
   ];
   return nodes.map((node) => ((OURS as readonly string[]).includes(node.type) ? { ...newNode(node.type, loadDefinition(node.type)), _: undefined, ...node } : node));
 }
@@ -45,11 +45,22 @@ for (const version of VERSIONS) {
       await panel.locator('p').waitFor({ state: 'visible' });
       assert.match(await panel.innerText(), /appear here/);
 
+      // A job may be over before a locator has looked: the page itself notes what its bar and its picture have shown.
+      await panel.evaluate((element) => {
+        const seen = new Set<string>();
+        Object.assign(window, { seenInPanel: seen });
+        new MutationObserver(() => {
+          for (const bar of element.querySelectorAll('progress')) if (!bar.hidden) seen.add(`step ${bar.value} of ${bar.max}`);
+          for (const image of element.querySelectorAll('img')) if (image.src) seen.add(image.src);
+        }).observe(element, { subtree: true, childList: true, attributes: true });
+      });
       await page.locator('.red-ui-flow-node-button-button').click();
       const job = panel.locator('.multidiffusion-job');
-      await job.locator('progress').waitFor({ state: 'visible', timeout: 60_000 });
       await job.locator('img').waitFor({ state: 'visible', timeout: 60_000 });
       await panel.locator('.multidiffusion-job-done').waitFor({ timeout: 60_000 });
+      const seen = await page.evaluate(() => [...(window as unknown as { seenInPanel: Set<string> }).seenInPanel]);
+      assert.ok(seen.some((text) => /^step ([1-9]|[123]\d) of 40$/.test(text)), `the bar moved: ${seen.filter((text) => text.startsWith('step')).join(', ')}`);
+      assert.ok(seen.filter((text) => text.startsWith('data:image/')).length >= 2, 'the picture changed while it came about');
       assert.equal(await panel.locator('p').isVisible(), false);
       assert.equal(await job.locator('progress').isVisible(), false);
       assert.match(await job.innerText(), /my sampler\s+done/);
