@@ -1,10 +1,11 @@
 /**
- * The jobs of one loaded checkpoint: one at a time (or as many as it has processes), higher priority first, otherwise in the order of
- * asking. Every job ends exactly once, as done, failed or cancelled.
+ * The jobs of one loaded checkpoint: one at a time (or as many as it has processes), higher priority first; within a priority the
+ * clients take turns, each with its jobs in the order of asking. Every job ends exactly once, as done, failed or cancelled.
  */
 import { EventEmitter } from 'node:events';
 import { randomUUID } from 'node:crypto';
 import { CancelledError, InvalidInputError, MultiDiffusionError } from './errors';
+import { FairLine } from './fair-line';
 
 /** What a full queue does with a new job: refuse it, or let it replace a waiting one. */
 export type Overflow = 'refuse' | 'replace-newest' | 'replace-oldest';
@@ -24,7 +25,7 @@ export interface JobOptions {
   id?: string;
   /** Higher goes first; default 0. */
   priority?: number;
-  /** Who asked for it; jobs of nobody in particular are not counted by client. */
+  /** Who asked for it. Jobs of nobody in particular are not counted by client, and take turns as one client's. */
   client?: string;
   /** Cancels the job. */
   signal?: AbortSignal;
@@ -95,7 +96,7 @@ export class JobQueue extends EventEmitter<JobEvents> {
   readonly overflow: Overflow;
   readonly perClient: number;
   private added = 0;
-  private readonly waiting: QueuedJob[] = [];
+  private readonly waiting = new FairLine<QueuedJob>();
   private readonly running: QueuedJob[] = [];
   private closed = false;
 
@@ -113,16 +114,16 @@ export class JobQueue extends EventEmitter<JobEvents> {
     return this.waiting.length + this.running.length;
   }
 
-  /** Jobs before the one with this id: 0 when it runs, -1 when there is none. */
+  /** Jobs before the one with this id, as long as nobody else asks: 0 when it runs, -1 when there is none. */
   position(id: string): number {
     if (this.running.some((job) => job.id === id)) return 0;
-    const index = this.waiting.findIndex((job) => job.id === id);
+    const index = this.waiting.all.findIndex((job) => job.id === id);
     return index < 0 ? -1 : index + this.running.length;
   }
 
   /** The jobs that run or wait, in order. */
   get jobs(): Job[] {
-    return [...this.running, ...this.waiting];
+    return [...this.running, ...this.waiting.all];
   }
 
   /**
@@ -139,8 +140,7 @@ export class JobQueue extends EventEmitter<JobEvents> {
     // Where fewer run than may, the first of the waiting jobs are about to.
     if (this.waiting.length >= this.limit + this.concurrency - this.running.length) this.makeRoom(priority);
     const job = new QueuedJob<T>(id, priority, work, options.timeout, client, this.added++);
-    const behind = this.waiting.findIndex((other) => other.priority < priority);
-    this.waiting.splice(behind < 0 ? this.waiting.length : behind, 0, job as QueuedJob);
+    this.waiting.add(job as QueuedJob);
 
     const onAbort = (): void => void this.cancel(id, signal?.reason);
     signal?.addEventListener('abort', onAbort, { once: true });
@@ -155,7 +155,7 @@ export class JobQueue extends EventEmitter<JobEvents> {
 
   /** @returns whether there was such a job */
   cancel(id: string, reason?: unknown): boolean {
-    const job = [...this.running, ...this.waiting].find((other) => other.id === id);
+    const job = [...this.running, ...this.waiting.all].find((other) => other.id === id);
     if (!job) return false;
     this.finish(job, { error: reason instanceof MultiDiffusionError ? reason : new CancelledError(typeof reason === 'string' ? reason : undefined) });
     return true;
@@ -163,7 +163,7 @@ export class JobQueue extends EventEmitter<JobEvents> {
 
   /** @returns how many jobs were cancelled */
   cancelAll(reason?: unknown): number {
-    const jobs = [...this.waiting, ...this.running];
+    const jobs = [...this.waiting.all, ...this.running];
     for (const { id } of jobs) this.cancel(id, reason);
     return jobs.length;
   }
@@ -184,9 +184,9 @@ export class JobQueue extends EventEmitter<JobEvents> {
   /** Ends a waiting job of the lowest priority, but none that goes before the new one. */
   private makeRoom(priority: number): void {
     const full = `${this.waiting.length} jobs are waiting already, which is the queue's limit`;
-    const last = this.waiting.at(-1);
+    const last = this.waiting.all.at(-1);
     if (this.overflow === 'refuse' || !last || last.priority > priority) throw new MultiDiffusionError('QUEUE_FULL', `${full}. Try again later.`);
-    const byAge = this.waiting.filter((job) => job.priority === last.priority).sort((a, b) => a.serial - b.serial);
+    const byAge = this.waiting.all.filter((job) => job.priority === last.priority).sort((a, b) => a.serial - b.serial);
     const victim = this.overflow === 'replace-oldest' ? byAge[0] : byAge[byAge.length - 1];
     this.finish(victim, { error: new MultiDiffusionError('QUEUE_FULL', `${full}: a newer job took this one's place.`) });
   }
@@ -219,8 +219,9 @@ export class JobQueue extends EventEmitter<JobEvents> {
   private finish(job: QueuedJob, outcome: { value: unknown } | { error: Error }): void {
     if (job.endedAt !== undefined) return;
     job.endedAt = Date.now();
-    const list = this.running.includes(job) ? this.running : this.waiting;
-    list.splice(list.indexOf(job), 1);
+    const index = this.running.indexOf(job);
+    if (index >= 0) this.running.splice(index, 1);
+    else this.waiting.remove(job);
     const error = 'error' in outcome ? outcome.error : undefined;
     const cancelled = error instanceof CancelledError;
     job.state = !error ? 'done' : cancelled ? 'cancelled' : 'failed';

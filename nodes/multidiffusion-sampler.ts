@@ -8,6 +8,7 @@ import type { Conditioning } from '../engine/multidiffusion/types';
 import { LOOP_OPTIONS, resolveOptions, SAMPLER_OPTIONS } from '../engine/options';
 import { describe } from './kit/generation';
 import { cancelJobs, SamplerJob } from './kit/jobs';
+import { inOrder } from './kit/line';
 import { sampleInLoop } from './kit/loop';
 import { addToGeneration, own, pick, type Message } from './kit/message';
 import { isUnload, NodeModel } from './kit/model';
@@ -45,7 +46,7 @@ export = function (RED: NodeAPI): void {
       const job = new SamplerJob(task, (news) => tellEditors(RED, node.id, news));
       jobs.add(job);
       try {
-        await draw(job, task, node);
+        await draw(task, job, node);
       } catch (error) {
         job.failed(error);
         throw error;
@@ -54,7 +55,8 @@ export = function (RED: NodeAPI): void {
       }
     }
 
-    async function draw(job: SamplerJob, task: Task, node: Node): Promise<void> {
+    /** In line until the job has its place in the queue. */
+    const draw = inOrder(RED, async (task, next, job: SamplerJob, node: Node) => {
       const { msg, status, signal, send } = task;
       const settings = readSettings(RED);
       const options = { ...resolveOptions(SAMPLER_OPTIONS, pick(msg, OPTIONS), pick(config, OPTIONS)), seed: readSeed(msg, config) };
@@ -76,10 +78,12 @@ export = function (RED: NodeAPI): void {
         job.step(progress.index, progress.total);
         return preview(progress);
       };
-      const result = await job.run(checkpoint.queue, (stop) =>
+      const sampling = job.run(checkpoint.queue, (stop) =>
         take({ background, regions, options, initialImage, bootstrappingImage, signal: stop, onStep }),
         settings.jobTimeout,
       );
+      next();
+      const result = await sampling;
 
       msg.latents = result.latents;
       msg.job = job.id;
@@ -94,7 +98,7 @@ export = function (RED: NodeAPI): void {
       else status.ok('done');
       job.done({ seed: result.seed, timings: { ...result.timings, queue: job.waited } });
       send([msg, null, null]);
-    }
+    });
   });
 };
 

@@ -2,10 +2,11 @@
 import type { Node, NodeAPI, NodeDef } from 'node-red';
 import { InvalidInputError, MissingInputError } from '../engine/errors';
 import type { Conditioning } from '../engine/multidiffusion/types';
+import { inOrder } from './kit/line';
 import { isObject, own, type Message } from './kit/message';
 import { addMasks, draftRegion, readOutline, readRegions } from './kit/regions';
 import { readSettings } from './kit/settings';
-import { handleMessages, inOrder, isCancellation, type Task } from './kit/tasks';
+import { handleMessages, isCancellation, type Task } from './kit/tasks';
 
 interface RegionMaskDef extends NodeDef {
   regionName?: string;
@@ -20,7 +21,7 @@ interface RegionMaskDef extends NodeDef {
 export = function (RED: NodeAPI): void {
   RED.nodes.registerType('region-mask', function (this: Node, config: RegionMaskDef) {
     RED.nodes.createNode(this, config);
-    handleMessages(RED, this, inOrder(addRegion));
+    handleMessages(RED, this, inOrder(RED, addRegion));
 
     async function addRegion({ msg, status, send }: Task): Promise<void> {
       if (isCancellation(msg)) return send(msg);

@@ -4,10 +4,11 @@ import type { Node, NodeAPI, NodeDef } from 'node-red';
 import { MissingInputError } from '../engine/errors';
 import { CONTENT_TYPES, encodeImage } from '../engine/image/encode';
 import { IMAGE_OPTIONS, resolveOptions, SAVE_OPTIONS } from '../engine/options';
+import { inOrder } from './kit/line';
 import { requestedName, saveFile } from './kit/save';
 import { contentHeaders, own, pick } from './kit/message';
 import { readSettings } from './kit/settings';
-import { handleMessages, inOrder, type Task } from './kit/tasks';
+import { handleMessages, type Task } from './kit/tasks';
 
 interface SaveImageDef extends NodeDef {
   folder?: string;
@@ -18,7 +19,7 @@ interface SaveImageDef extends NodeDef {
 export = function (RED: NodeAPI): void {
   RED.nodes.registerType('save-image', function (this: Node, config: SaveImageDef) {
     RED.nodes.createNode(this, config);
-    handleMessages(RED, this, inOrder(save));
+    handleMessages(RED, this, inOrder(RED, save));
 
     async function save({ msg, status, signal, send }: Task): Promise<void> {
       const { format, quality } = resolveOptions(IMAGE_OPTIONS, pick(msg, ['format', 'quality']), pick(config, ['format', 'quality']));

@@ -3,12 +3,13 @@ import type { Node, NodeAPI, NodeDef } from 'node-red';
 import type { Checkpoint } from '../engine/checkpoint/checkpoint';
 import { promptFindings } from './kit/findings';
 import { readLayout, type Layout } from './kit/layout';
+import { inOrder } from './kit/line';
 import { addFindings, addToGeneration, own } from './kit/message';
 import { isUnload, NodeModel } from './kit/model';
 import { readWords, type WordsConfig } from './kit/prompt';
 import { draftRegion, type Draft } from './kit/regions';
 import { readSettings } from './kit/settings';
-import { handleMessages, inOrder, isCancellation, type Task } from './kit/tasks';
+import { handleMessages, isCancellation, type Task } from './kit/tasks';
 
 type TextEncodeDef = NodeDef & WordsConfig & { model?: string };
 
@@ -16,7 +17,7 @@ export = function (RED: NodeAPI): void {
   RED.nodes.registerType('text-encode', function (this: Node, config: TextEncodeDef) {
     RED.nodes.createNode(this, config);
     const model = new NodeModel(RED, config.model);
-    handleMessages(RED, this, inOrder((task) => encode(task, this)), () => model.release());
+    handleMessages(RED, this, inOrder(RED, (task) => encode(task, this)), () => model.release());
 
     async function encode(task: Task, node: Node): Promise<void> {
       const { msg, status, signal } = task;

@@ -3,9 +3,10 @@ import type { Node, NodeAPI, NodeDef } from 'node-red';
 import { MissingInputError } from '../engine/errors';
 import { DECODE_OPTIONS, resolveOptions } from '../engine/options';
 import { Tensor } from '../engine/tensor';
+import { inOrder } from './kit/line';
 import { addToGeneration, own, pick } from './kit/message';
 import { isUnload, NodeModel } from './kit/model';
-import { handleMessages, inOrder, type Task } from './kit/tasks';
+import { handleMessages, type Task } from './kit/tasks';
 
 interface VaeDecodeDef extends NodeDef {
   model?: string;
@@ -17,7 +18,7 @@ export = function (RED: NodeAPI): void {
   RED.nodes.registerType('vae-decode', function (this: Node, config: VaeDecodeDef) {
     RED.nodes.createNode(this, config);
     const model = new NodeModel(RED, config.model);
-    handleMessages(RED, this, inOrder(decode), () => model.release());
+    handleMessages(RED, this, inOrder(RED, decode), () => model.release());
 
     async function decode({ msg, status, signal, send }: Task): Promise<void> {
       if (isUnload(msg)) return model.unload(status);

@@ -2,11 +2,12 @@
 import type { Node, NodeAPI, NodeDef } from 'node-red';
 import { MissingInputError } from '../engine/errors';
 import { ENCODE_OPTIONS, resolveOptions } from '../engine/options';
+import { inOrder } from './kit/line';
 import { own, pick } from './kit/message';
 import { isUnload, NodeModel } from './kit/model';
 import { encodePicture } from './kit/pictures';
 import { readSettings } from './kit/settings';
-import { handleMessages, inOrder, isCancellation, type Task } from './kit/tasks';
+import { handleMessages, isCancellation, type Task } from './kit/tasks';
 
 interface VaeEncodeDef extends NodeDef {
   model?: string;
@@ -18,7 +19,7 @@ export = function (RED: NodeAPI): void {
   RED.nodes.registerType('vae-encode', function (this: Node, config: VaeEncodeDef) {
     RED.nodes.createNode(this, config);
     const model = new NodeModel(RED, config.model);
-    handleMessages(RED, this, inOrder(encode), () => model.release());
+    handleMessages(RED, this, inOrder(RED, encode), () => model.release());
 
     async function encode({ msg, status, signal, send }: Task): Promise<void> {
       if (isCancellation(msg)) return send(msg);

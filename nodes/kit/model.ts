@@ -8,6 +8,7 @@ import { modelSource, type ModelSource } from './checkpoints';
 import { own, type Message } from './message';
 import { readSettings } from './settings';
 import type { Status } from './status';
+import { orAborted } from './tasks';
 
 export { POCKET_FOLDER } from './checkpoints';
 
@@ -105,16 +106,10 @@ export class NodeModel {
       else if (percent === 100) status.busy('loading');
       else status.busy('downloading', { percent });
     };
-    let leave = (): void => undefined;
-    const aborted = new Promise<never>((_, reject) => {
-      leave = () => reject(signal.reason as Error);
-      signal.addEventListener('abort', leave, { once: true });
-    });
     try {
-      return await Promise.race([use.get(onProgress), aborted]);
+      return await orAborted(use.get(onProgress), signal);
     } finally {
       clearTimeout(timer);
-      signal.removeEventListener('abort', leave);
     }
   }
 

@@ -27,6 +27,8 @@ const QUEUE = {
   queueOverflow: { type: 'choice', choices: ['refuse', 'replace-newest', 'replace-oldest'], default: 'refuse' },
   /** Jobs that one client has waiting or running. */
   maxJobsPerClient: { type: 'integer', min: 1, max: 100_000, default: 16 },
+  /** Messages that wait in one node, those in the queue of jobs not counted. */
+  maxWaitingMessages: { type: 'integer', min: 1, max: 100_000, default: 256 },
   /** Seconds that a job may run; 0: as long as it takes. */
   jobTimeout: { type: 'number', min: 0, max: 2_000_000, default: 3600 },
 } as const satisfies Record<string, OptionSpec>;
@@ -44,6 +46,7 @@ export interface Settings {
   libraryPath: string | undefined;
   limits: { [K in keyof typeof LIMITS]: number };
   queue: JobQueueOptions;
+  maxWaitingMessages: number;
   /** Milliseconds that a job may run. */
   jobTimeout: number | undefined;
 }
@@ -53,7 +56,7 @@ export function readSettings(RED: NodeAPI): Settings {
   const all = RED.settings as unknown as { userDir?: string; multidiffusion?: unknown };
   const own = isObject(all.multidiffusion) ? all.multidiffusion : {};
   const home = path.join(all.userDir ?? path.join(os.homedir(), '.node-red'), 'multidiffusion');
-  const { queueLimit, queueOverflow, maxJobsPerClient, jobTimeout } = resolveOptions(QUEUE, own);
+  const { queueLimit, queueOverflow, maxJobsPerClient, maxWaitingMessages, jobTimeout } = resolveOptions(QUEUE, own);
   return {
     imageDirectory: directory(own, 'imageDirectory', path.join(home, 'images')),
     maskDirectory: directory(own, 'maskDirectory', path.join(home, 'masks')),
@@ -62,6 +65,7 @@ export function readSettings(RED: NodeAPI): Settings {
     libraryPath: text(own, 'libraryPath'),
     limits: resolveOptions(LIMITS, own),
     queue: { limit: queueLimit, overflow: queueOverflow, perClient: maxJobsPerClient },
+    maxWaitingMessages,
     jobTimeout: jobTimeout ? jobTimeout * 1000 : undefined,
   };
 }

@@ -103,20 +103,19 @@ export function handleMessages(RED: NodeAPI, node: Node, work: (task: Task) => P
   return tasks;
 }
 
-/**
- * One message after the other, so that none overtakes another: while a model loads, or when one takes longer.
- * A message that says to cancel comes after those that were sent before it, too.
- */
-export function inOrder(work: (task: Task) => Promise<void> | void): (task: Task) => Promise<void> {
-  let last: Promise<void> = Promise.resolve();
-  return (task) => {
-    const turn = last.then(() => {
-      task.signal.throwIfAborted();
-      return work(task);
-    });
-    last = turn.catch(() => undefined);
-    return turn;
-  };
+/** What the promise gives; once the signal is aborted it is not waited for any longer. */
+export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  let leave!: () => void;
+  const aborted = new Promise<never>((_, reject) => {
+    leave = () => reject(signal.reason as Error);
+    signal.addEventListener('abort', leave, { once: true });
+  });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener('abort', leave);
+  }
 }
 
 /** Abandons the task when the HTTP client that asked for it goes away before it is answered. */

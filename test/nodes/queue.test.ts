@@ -44,6 +44,63 @@ describe('queue', function () {
     assert.equal((await flow.fails('encode', { priority: NaN })).code, 'INVALID_INPUT');
   });
 
+  it('keeps the order of messages that take long to prepare and messages that do not', async () => {
+    await start();
+    const { conditioning } = await flow.ok('encode', {});
+    const regions = Array.from({ length: 40 }, (_, i) => ({ name: `region ${i}`, conditioning, shape: { ellipse: [0, 0, 1, 1] }, start: 0.99 }));
+    const order: string[] = [];
+    getNode('progress').on('input', ({ payload }: Any) => payload.event === 'queued' && order.push(payload.job));
+    flow.send('sampler', { job: 'heavy', conditioning, regions });
+    for (const job of ['light', 'wrong', 'last']) flow.send('sampler', { job, conditioning, steps: job === 'wrong' ? -1 : 1 });
+    assert.equal((await flow.next('caught')).job, 'wrong');
+    assert.deepEqual([(await flow.next()).job, (await flow.next()).job, (await flow.next()).job], ['heavy', 'light', 'last']);
+    assert.deepEqual(order, ['heavy', 'light', 'last']);
+  });
+
+  it('lets clients take turns: who asks for one picture does not wait for all of somebody else\'s', async () => {
+    await start();
+    await block();
+    const jobs = ['a1', 'a2', 'a3', 'a4', 'b1', 'b2', 'c1'];
+    for (const job of jobs) flow.send('encode', { job, client: job[0] });
+    assert.equal((await event(flow, 'c1', 'queued')).position, 3);
+    flow.send('sampler', { cancel: 'blocker' });
+    const order: string[] = [];
+    while (order.length < jobs.length) order.push((await flow.next()).job);
+    assert.deepEqual(order, ['a1', 'b1', 'c1', 'a2', 'b2', 'a3', 'a4']);
+  });
+
+  it('begins in front of the queue: of a flood of messages, as many wait in a node as may', async () => {
+    flow = await startFlow(nodes(), { multidiffusion: { maxWaitingMessages: 20 } });
+    // The model is loaded meanwhile.
+    for (let i = 0; i < 300; i++) flow.send('encode', { job: `job ${i}` });
+    flow.send('encode', { cancel: 'nobody' });
+    const ends = new Map<string, number>();
+    for (let i = 0; i < 280; i++) {
+      const { job, error } = await flow.next('caught');
+      assert.deepEqual([error.code, error.source.id], ['QUEUE_FULL', 'encode']);
+      assert.match(error.message, /20 messages are waiting in this node already.*maxWaitingMessages/);
+      ends.set(job, (ends.get(job) ?? 0) + 1);
+    }
+    for (let i = 0; i < 20; i++) assert.equal((await flow.next()).job, `job ${i}`);
+    assert.equal(ends.size, 280);
+    assert.ok([...ends.keys()].every((job) => Number(job.slice(4)) >= 20));
+    assert.equal((await flow.ok('encode', { job: 'later' })).job, 'later');
+  });
+
+  it('is left at once by a message that is cancelled while others are prepared before it', async () => {
+    await start();
+    const { conditioning } = await flow.ok('encode', {});
+    const regions = Array.from({ length: 60 }, () => ({ name: 'region', conditioning, shape: { ellipse: [0, 0, 1, 1] }, start: 0.99 }));
+    flow.send('sampler', { job: 'heavy', conditioning, regions });
+    flow.send('sampler', { job: 'cancelled', conditioning });
+    flow.send('sampler', { job: 'last', conditioning });
+    flow.send('sampler', { cancel: 'cancelled' });
+    const { job, error } = await flow.next('caught');
+    assert.deepEqual([job, error.code], ['cancelled', 'CANCELLED']);
+    assert.equal(flow.all('progress').filter(({ payload }) => payload.event === 'queued' && payload.job === 'heavy').length, 0, 'heavy is still being prepared');
+    assert.deepEqual([(await flow.next()).job, (await flow.next()).job], ['heavy', 'last']);
+  });
+
   it('tells the place and how many there are, in the event and in the status', async () => {
     await start();
     await block();
@@ -124,7 +181,7 @@ describe('queue', function () {
   });
 
   it('gives each of thousands of jobs exactly one end, on the wire and on the progress output', async () => {
-    await start({ queueLimit: 30, queueOverflow: 'replace-oldest', maxJobsPerClient: 12 });
+    await start({ queueLimit: 30, queueOverflow: 'replace-oldest', maxJobsPerClient: 12, maxWaitingMessages: 3000 });
     const count = 2000;
     const wire = new Map<string, string[]>();
     const told = new Map<string, string[]>();

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { CancelledError } from '../../dist/engine/errors';
-import { JobQueue, type JobContext } from '../../dist/engine/jobs';
+import { JobQueue, type JobContext, type JobOptions } from '../../dist/engine/jobs';
 
 /** A job that ends when told to, or when it is cancelled. */
 function controlled() {
@@ -134,6 +134,88 @@ describe('job queue', () => {
     jobs[1] = queue.add(blocker.work, mine);
     blocker.end();
     await Promise.all(jobs.map((job) => job.result));
+  });
+
+  describe('lets clients take turns', () => {
+    /** Queues jobs named by client and number behind one that runs, and gives the order in which they were done. */
+    async function orderOf(asked: string[], options: (name: string) => JobOptions = () => ({}), whileRunning?: (name: string, add: (name: string) => void) => void): Promise<string> {
+      const queue = new JobQueue({ limit: 1000 });
+      const blocker = controlled();
+      const done: string[] = [];
+      const results: Array<Promise<unknown>> = [queue.add(blocker.work).result];
+      await sleep(0);
+      const add = (name: string): void => {
+        const work = async (): Promise<void> => {
+          done.push(name);
+          whileRunning?.(name, add);
+        };
+        results.push(queue.add(work, { id: name, client: /^[a-z]+/.exec(name)![0], ...options(name) }).result);
+      };
+      asked.forEach(add);
+      const foretold = queue.jobs.slice(1).map(({ id }) => id);
+      blocker.end();
+      for (let i = 0; i < results.length; i++) await results[i];
+      if (!whileRunning) assert.deepEqual(foretold, done, 'what position told');
+      return done.join(' ');
+    }
+    const many = (client: string, count: number): string[] => Array.from({ length: count }, (_, i) => `${client}${i + 1}`);
+
+    it('so that who asks for one thing does not wait for thirty of another', async () => {
+      assert.equal(await orderOf([...many('a', 30), 'b1', 'c1']), ['a1', 'b1', 'c1', ...many('a', 30).slice(1)].join(' '));
+    });
+
+    it('each in the order of its asking', async () => {
+      assert.equal(await orderOf(['a1', 'a2', 'a3', 'b1', 'c1', 'b2', 'c2', 'a4']), 'a1 b1 c1 a2 b2 c2 a3 a4');
+    });
+
+    it('and nobody in particular takes turns with them as one client', async () => {
+      const nobody = (name: string): JobOptions => (name.startsWith('x') || name.startsWith('y') ? { client: undefined } : {});
+      assert.equal(await orderOf(['x1', 'y1', 'x2', 'y2'], nobody), 'x1 y1 x2 y2');
+      assert.equal(await orderOf(['x1', 'y1', 'x2', 'a1', 'y2'], nobody), 'x1 a1 y1 x2 y2');
+    });
+
+    it('within one priority', async () => {
+      const urgent = (name: string): JobOptions => ({ priority: Number(name.endsWith('2')) });
+      assert.equal(await orderOf(['a1', 'a2', 'a12', 'b1', 'b2'], urgent), 'a2 b2 a12 a1 b1');
+    });
+
+    it('and who asks again and again keeps nobody from their turn', async () => {
+      let more = 10;
+      const again = (name: string, add: (name: string) => void): void => {
+        if (/[bc]/.test(name) && more-- > 0) add(`${name[0]}${more + 10}`);
+      };
+      const order = (await orderOf(['b1', 'c1', ...many('a', 4)], undefined, again)).split(' ');
+      assert.deepEqual(order.flatMap((name, i) => (name.startsWith('a') ? [i] : [])), [2, 5, 8, 11]);
+    });
+
+    it('whichever of their jobs are cancelled', async () => {
+      const names = fc.constantFrom('a', 'b', 'c');
+      await fc.assert(
+        fc.asyncProperty(fc.array(fc.record({ client: names, cancelled: fc.boolean() }), { minLength: 1, maxLength: 30 }), async (asked) => {
+          const queue = new JobQueue({ limit: 100 });
+          const blocker = controlled();
+          queue.add(blocker.work);
+          await sleep(0);
+          const done: number[] = [];
+          const jobs = asked.map(({ client }, i) => queue.add(async () => void done.push(i), { client }));
+          asked.forEach(({ cancelled }, i) => cancelled && queue.cancel(jobs[i].id));
+          blocker.end();
+          await Promise.allSettled(jobs.map((job) => job.result));
+          assert.equal(done.length, asked.filter(({ cancelled }) => !cancelled).length);
+          for (const client of ['a', 'b', 'c']) {
+            const own = done.filter((i) => asked[i].client === client);
+            assert.deepEqual(own, [...own].sort((one, other) => one - other), 'the order of asking');
+          }
+          // Whoever is not through yet comes up before anybody comes up twice.
+          const turns = done.map((i) => asked[i].client);
+          turns.forEach((client, at) => {
+            const again = turns.indexOf(client, at + 1);
+            for (const other of new Set(turns.slice(again + 1))) if (again > 0 && other !== client) assert.ok(turns.slice(at + 1, again).includes(other), turns.join(' '));
+          });
+        }),
+        { numRuns: 200 },
+      );
+    });
   });
 
   it('cancels a waiting job, and a running one, and starts the next at once', async () => {
