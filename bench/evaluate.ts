@@ -9,6 +9,7 @@ import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { CancelledError, type Checkpoint, openCheckpoint, SAMPLER_OPTIONS, type SamplerOptions } from '../dist/engine';
 import { physicalCores } from '../dist/engine/checkpoint/cores';
+import { resizeImage } from '../dist/engine/image/resize';
 import { CHANGED, changedPixels, cropForJudge, FILL, overlaps, type Picture } from './evaluate/geometry';
 import { type Judge, JUDGED_SIZE, openJudge } from './evaluate/judge';
 import { type Layout, makeLayouts } from './evaluate/layouts';
@@ -21,7 +22,8 @@ const root = path.join(__dirname, '..');
 const USAGE = `Usage: npm run evaluate [-- OPTIONS]
 
   --layouts N        how many layouts (default: 60)
-  --strategies a,b   only these (default: all)
+  --first N          the first of them (default: 0); to try settings on others than the table's, such as 1000
+  --strategies a,b   only these (default: all), or others: what differs from the paper, joined by "+", such as centred+white+40%
   --steps N          steps of each picture (default: ${SAMPLER_OPTIONS.steps.default})
   --guidance X       guidance scale (default: ${SAMPLER_OPTIONS.guidanceScale.default})
   --scheduler NAME   (default: the checkpoint's)
@@ -39,6 +41,7 @@ const SHOWN_STRATEGIES = ['plain', 'none', 'paper', 'white', 'long', 'centred', 
 const { values: cli } = parseArgs({
   options: {
     layouts: { type: 'string', default: '60' },
+    first: { type: 'string', default: '0' },
     strategies: { type: 'string' },
     steps: { type: 'string', default: String(SAMPLER_OPTIONS.steps.default) },
     guidance: { type: 'string', default: String(SAMPLER_OPTIONS.guidanceScale.default) },
@@ -63,9 +66,9 @@ function positive(name: 'guidance' | 'minutes'): number {
   return value;
 }
 
-function whole(name: 'layouts' | 'steps' | 'workers'): number {
+function whole(name: 'layouts' | 'first' | 'steps' | 'workers', least = 1): number {
   const value = Number(cli[name]);
-  if (!Number.isInteger(value) || value < 1) throw new Error(`--${name} is ${cli[name]}; it should be a whole number, 1 or more.`);
+  if (!Number.isInteger(value) || value < least) throw new Error(`--${name} is ${cli[name]}; it should be a whole number, ${least} or more.`);
   return value;
 }
 
@@ -101,20 +104,22 @@ async function drawAll(model: string, threads: number, workers: number, tasks: A
 /** What is in the regions of a strategy's pictures. */
 async function look(judge: Judge, layouts: Layout[], pictures: Map<number, Picture>, scenes: Map<number, Picture>): Promise<Seen> {
   const seen: Seen = new Map();
-  for (const { index, objects } of layouts) {
+  for (const { index, objects, place } of layouts) {
     const [picture, scene] = [pictures.get(index), scenes.get(index)];
     if (!picture || !scene) continue;
     const boxes = objects.map(({ box }) => box);
-    const names = await judge.nameObjects(boxes.map((box) => cropForJudge(picture, scene, box, boxes.filter((other) => other !== box), JUDGED_SIZE)));
+    const names = await judge.name('object', boxes.map((box) => cropForJudge(picture, scene, box, boxes.filter((other) => other !== box), JUDGED_SIZE)));
+    const [whole] = await judge.name('scene', [resizeImage(picture, JUDGED_SIZE, JUDGED_SIZE)]);
     const fits = overlaps(changedPixels(picture, scene), boxes, picture);
-    seen.set(index, objects.map(({ name }, i) => ({ asked: name, seen: names[i], ...fits[i] })));
+    const regions = objects.map(({ name }, i) => ({ asked: name, seen: names[i], ...fits[i] }));
+    seen.set(index, { regions, scene: whole === place });
   }
   return seen;
 }
 
 async function main(): Promise<void> {
   if (cli.help) return console.log(USAGE);
-  const layouts = makeLayouts(whole('layouts'));
+  const layouts = makeLayouts(whole('layouts'), whole('first', 0));
   const strategies = chooseStrategies(cli.strategies);
   const [model, judgeFolder, out] = [cli.model, cli.judge, cli.out].map(resolve);
   const settings: Settings = { steps: whole('steps'), guidanceScale: positive('guidance'), scheduler: cli.scheduler as SamplerOptions['scheduler'] };
@@ -127,21 +132,25 @@ async function main(): Promise<void> {
   process.once('SIGINT', () => stop.abort());
   if (cli.minutes) setTimeout(() => stop.abort(), positive('minutes') * 60_000).unref();
 
-  const fileOf = (layout: Layout, strategy?: Strategy): string => pictureFile(path.join(out, 'pictures'), state, settings, layout, strategy);
-  const tasks = [undefined, ...strategies].flatMap((strategy) =>
+  const fileOf = (layout: Layout, strategy: Strategy): string => pictureFile(path.join(out, 'pictures'), state, settings, layout, strategy);
+  // A picture is compared with the background as drawn with the same guidance.
+  const sceneOf = ({ options: { guidanceScale } }: Strategy): Strategy =>
+    guidanceScale === undefined || guidanceScale === settings.guidanceScale ? SCENE_ALONE : { ...SCENE_ALONE, options: { guidanceScale } };
+  const backgrounds = [...new Map(strategies.map(sceneOf).map((scene) => [scene.options.guidanceScale, scene])).values()];
+  const tasks = [...backgrounds, ...strategies].flatMap((strategy) =>
     layouts
       .map((layout) => ({ layout, file: fileOf(layout, strategy) }))
       .filter(({ file }) => !fs.existsSync(file))
       .map(({ layout, file }) => async (checkpoint: Checkpoint) => {
-        const onScene = strategy?.options.bootstrappingBackground === 'image';
+        const onScene = strategy.options.bootstrappingBackground === 'image';
         // With few layouts, another worker may still be at the background.
-        const scene = onScene ? ((await loadPicture(fileOf(layout))) ?? (await draw(checkpoint, settings, layout))) : undefined;
+        const scene = onScene ? ((await loadPicture(fileOf(layout, sceneOf(strategy)))) ?? (await draw(checkpoint, settings, layout, sceneOf(strategy)))) : undefined;
         await keepPicture(file, await draw(checkpoint, settings, layout, strategy, scene, stop.signal));
       }),
   );
   const secondsPerPicture = await drawAll(model, Math.max(1, Math.floor(physicalCores() / workers)), workers, tasks, stop);
 
-  const load = async (strategy?: Strategy): Promise<Map<number, Picture>> => {
+  const load = async (strategy: Strategy): Promise<Map<number, Picture>> => {
     const pictures = new Map<number, Picture>();
     for (const layout of layouts) {
       const picture = await loadPicture(fileOf(layout, strategy));
@@ -149,14 +158,13 @@ async function main(): Promise<void> {
     }
     return pictures;
   };
-  const scenes = await load();
   const columns: Array<SheetColumn & { strategy: Strategy; seen: Seen }> = [];
   for (const strategy of [SCENE_ALONE, ...strategies]) {
-    const pictures = strategy === SCENE_ALONE ? scenes : await load(strategy);
-    const seen = await look(judge, layouts, pictures, scenes);
+    const pictures = await load(strategy);
+    const seen = await look(judge, layouts, pictures, await load(sceneOf(strategy)));
     if (seen.size) columns.push({ strategy, title: strategy.name, pictures, seen });
   }
-  const reference = columns.find(({ strategy }) => isDefault(strategy));
+  const reference = columns.find(({ strategy }) => isDefault(strategy, settings.guidanceScale));
   const rows: Row[] = columns.map((column) => summarise(column.strategy, column === reference, column.seen, column === reference ? undefined : reference?.seen));
   const results = {
     model: { name: path.basename(model), sha256: modelHash },

@@ -8,31 +8,36 @@ import type { Picture } from './geometry';
 export const JUDGED_SIZE = 128;
 const BATCH = 32;
 
+/** What the judge can be asked. */
+export type Question = 'object' | 'scene';
+
 export interface Judge {
-  /** The name of the object that each picture [128, 128, 3] most likely shows. */
-  nameObjects(pictures: Picture[]): Promise<string[]>;
+  /** The name of the object or scene that each picture [128, 128, 3] most likely shows. */
+  name(question: Question, pictures: Picture[]): Promise<string[]>;
 }
 
 /**
  * @param folder with judge.onnx, from "pixels" [N, 3, 128, 128] in [-1, 1] to logits for each question, and labels.json
- * @throws Error when a file is missing or the judge doesn't name objects
+ * @throws Error when a file is missing or the judge doesn't name objects and scenes
  */
 export async function openJudge(folder: string, threads: number): Promise<Judge> {
   const { InferenceSession: Session, Tensor: OrtTensor } = await import('onnxruntime-node');
-  const labels = JSON.parse(readFileSync(path.join(folder, 'labels.json'), 'utf8')) as Record<string, string[]>;
+  const labels = JSON.parse(readFileSync(path.join(folder, 'labels.json'), 'utf8')) as Record<Question, string[]>;
   const session: InferenceSession = await Session.create(path.join(folder, 'judge.onnx'), { intraOpNumThreads: threads });
-  if (!labels.object || !session.outputNames.includes('object')) throw new Error(`The judge in ${folder} doesn't name objects.`);
+  for (const question of ['object', 'scene'] as const) {
+    if (!labels[question] || !session.outputNames.includes(question)) throw new Error(`The judge in ${folder} doesn't name ${question}s.`);
+  }
 
   return {
-    async nameObjects(pictures) {
+    async name(question, pictures) {
       const names: string[] = [];
       for (let first = 0; first < pictures.length; first += BATCH) {
         const batch = pictures.slice(first, first + BATCH);
         const pixels = new OrtTensor('float32', toPlanes(batch), [batch.length, 3, JUDGED_SIZE, JUDGED_SIZE]);
-        const { object } = await session.run({ pixels }, ['object']);
-        const logits = object.data as Float32Array;
-        const classes = labels.object.length;
-        batch.forEach((_, i) => names.push(labels.object[indexOfLargest(logits.subarray(i * classes, (i + 1) * classes))]));
+        const { [question]: answer } = await session.run({ pixels }, [question]);
+        const logits = answer.data as Float32Array;
+        const classes = labels[question].length;
+        batch.forEach((_, i) => names.push(labels[question][indexOfLargest(logits.subarray(i * classes, (i + 1) * classes))]));
       }
       return names;
     },

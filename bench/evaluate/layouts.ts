@@ -16,6 +16,8 @@ export interface Layout {
   index: number;
   /** Of the picture, for every strategy. */
   seed: number;
+  /** The scene, as the judge says it. */
+  place: string;
   /** The prompt of the background. */
   scene: string;
   /** One prompt that lists everything. */
@@ -49,16 +51,17 @@ const MOST_OVERLAP = 0.15;
 /** The most that a box is longer than wide, or wider than long. */
 const MOST_ASPECT = 1.75;
 
-/** `count` layouts of two to four different objects, in turn. */
-export function makeLayouts(count: number): Layout[] {
-  return Array.from({ length: count }, (_, index) => makeLayout(index));
+/** `count` layouts of two to four different objects, in turn, from the index `first` on. */
+export function makeLayouts(count: number, first = 0): Layout[] {
+  return Array.from({ length: count }, (_, i) => makeLayout(first + i));
 }
 
 export function makeLayout(index: number): Layout {
   const random = randomNumbers(index);
   const pick = <T>(values: readonly T[]): T => values[Math.floor(random() * values.length)];
   const boxes = placeBoxes(2 + (index % 3), random);
-  const [joined, alone] = SCENES[pick(Object.keys(SCENES))];
+  const place = pick(Object.keys(SCENES));
+  const [joined, alone] = SCENES[place];
   const objects: PlacedObject[] = [];
   for (const box of boxes) {
     const name = pick(Object.keys(vocabulary.objects).filter((other) => objects.every((object) => object.name !== other)));
@@ -68,7 +71,7 @@ export function makeLayout(index: number): Layout {
   }
   const phrases = objects.map(({ phrase }) => phrase);
   const all = `${phrases.slice(0, -1).join(', ')} and ${phrases.at(-1)}`;
-  return { index, seed: FIRST_SEED + index, scene: alone, prompt: `${all} ${joined}`, objects };
+  return { index, seed: FIRST_SEED + index, place, scene: alone, prompt: `${all} ${joined}`, objects };
 }
 
 function placeBoxes(count: number, random: () => number): Box[] {

@@ -6,7 +6,7 @@ import sharp from 'sharp';
 import { type Checkpoint, type Region, sample, type SamplerOptions, shapeMask, Tensor } from '../../dist/engine';
 import type { Picture } from './geometry';
 import type { Layout } from './layouts';
-import type { Strategy } from './strategies';
+import { SCENE_ALONE, type Strategy } from './strategies';
 
 /** What is common to all pictures of a comparison. */
 export interface Settings {
@@ -34,8 +34,8 @@ function hashFiles(folder: string, names: RegExp): string {
 }
 
 /** The file of one picture: another model, sampler, setting or strategy has another. */
-export function pictureFile(folder: string, state: string, settings: Settings, layout: Layout, strategy?: Strategy): string {
-  const { name = 'scene', regions, options, region } = strategy ?? {};
+export function pictureFile(folder: string, state: string, settings: Settings, layout: Layout, strategy: Strategy): string {
+  const { name, regions, options, region } = strategy;
   const key = createHash('sha256').update(JSON.stringify([state, settings, layout, regions, options, region])).digest('hex').slice(0, 12);
   return path.join(folder, name, `${String(layout.index).padStart(3, '0')}-${key}.png`);
 }
@@ -56,23 +56,23 @@ export async function keepPicture(file: string, picture: Picture): Promise<void>
 }
 
 /**
- * Draws a layout by a strategy; without one, its background alone.
+ * Draws a layout by a strategy.
  * @param scene the picture of the background alone, for the strategy that bootstraps on it
  */
-export async function draw(checkpoint: Checkpoint, settings: Settings, layout: Layout, strategy?: Strategy, scene?: Picture, signal?: AbortSignal): Promise<Picture> {
+export async function draw(checkpoint: Checkpoint, settings: Settings, layout: Layout, strategy: Strategy, scene?: Picture, signal?: AbortSignal): Promise<Picture> {
   const regions: Region[] = [];
-  if (strategy?.regions) {
+  if (strategy.regions) {
     for (const { name, prompt, box } of layout.objects) {
       const conditioning = await checkpoint.encodeConditioning(prompt, '', { signal });
       regions.push({ name, conditioning, mask: shapeMask({ box: [...box] }), ...strategy.region });
     }
   }
-  const prompt = strategy && !strategy.regions ? layout.prompt : layout.scene;
+  const prompt = strategy.regions || strategy.name === SCENE_ALONE.name ? layout.scene : layout.prompt;
   const { latents } = await sample(checkpoint, {
     background: await checkpoint.encodeConditioning(prompt, '', { signal }),
     regions,
-    options: { ...settings, seed: layout.seed, ...strategy?.options },
-    ...(strategy?.options.bootstrappingBackground === 'image' ? { bootstrappingImage: scene } : {}),
+    options: { ...settings, seed: layout.seed, ...strategy.options },
+    ...(strategy.options.bootstrappingBackground === 'image' ? { bootstrappingImage: scene } : {}),
     signal,
   });
   return checkpoint.decode(latents, { signal });

@@ -8,8 +8,14 @@ export interface SeenRegion extends Overlap {
   seen: string;
 }
 
-/** What was seen of one strategy: the regions of each layout, by the layout's index. */
-export type Seen = Map<number, SeenRegion[]>;
+export interface SeenPicture {
+  regions: SeenRegion[];
+  /** Whether the judge names the scene that the background's prompt asks for, when it is shown the whole picture. */
+  scene: boolean;
+}
+
+/** What was seen of one strategy, by the layout's index. */
+export type Seen = Map<number, SeenPicture>;
 
 export interface Figure {
   mean: number;
@@ -29,6 +35,8 @@ export interface Row {
   recognised: Figure;
   iou: Figure;
   inside: Figure;
+  /** Pictures whose scene is recognised. */
+  scene: Figure;
   /** Recognised in layouts of so many objects. */
   byObjects: Record<number, Figure>;
   /** This strategy less the default one, over the layouts that both have. */
@@ -54,11 +62,12 @@ export function groupedMean(groups: number[][]): Figure {
 }
 
 export function summarise(strategy: Strategy, isDefault: boolean, seen: Seen, reference?: Seen): Row {
-  const pictures = [...seen.values()];
+  const scenes = [...seen.values()].map(({ scene }) => [Number(scene)]);
+  const pictures = [...seen.values()].map(({ regions }) => regions);
   const mean = (of: Measure, from = pictures): Figure => groupedMean(from.map((regions) => regions.map(of)));
   const counts = [...new Set(pictures.map((regions) => regions.length))].sort();
   const common = reference ? [...seen.keys()].filter((layout) => reference.has(layout)) : [];
-  const less = (of: Measure): Figure => groupedMean(common.map((layout) => seen.get(layout)!.map((region, i) => of(region) - of(reference!.get(layout)![i]))));
+  const less = (of: Measure): Figure => groupedMean(common.map((layout) => seen.get(layout)!.regions.map((region, i) => of(region) - of(reference!.get(layout)!.regions[i]))));
   return {
     name: strategy.name,
     title: strategy.title,
@@ -70,6 +79,7 @@ export function summarise(strategy: Strategy, isDefault: boolean, seen: Seen, re
     recognised: mean(RECOGNISED),
     iou: mean(IOU),
     inside: mean(INSIDE),
+    scene: groupedMean(scenes),
     byObjects: Object.fromEntries(counts.map((count) => [count, mean(RECOGNISED, pictures.filter((regions) => regions.length === count))])),
     ...(common.length && { difference: { layouts: common.length, recognised: less(RECOGNISED), iou: less(IOU) } }),
   };

@@ -2,14 +2,14 @@
 import sharp, { type OverlayOptions } from 'sharp';
 import type { Picture } from './geometry';
 import type { Layout } from './layouts';
-import type { SeenRegion } from './report';
+import type { Seen, SeenRegion } from './report';
 
 export interface SheetColumn {
   title: string;
   /** By the layout's index; the ones that are missing stay blank. */
   pictures: Map<number, Picture>;
   /** By the layout's index; without it no boxes are drawn. */
-  seen?: Map<number, SeenRegion[]>;
+  seen?: Seen;
 }
 
 export interface SheetOptions {
@@ -38,7 +38,7 @@ export async function makeSheet(layouts: Layout[], columns: SheetColumn[], { til
       const [rows, across] = picture.dims;
       const input = await sharp(picture.data, { raw: { width: across, height: rows, channels: 3 } }).resize(tile, tile).png().toBuffer();
       tiles.push({ input, left, top });
-      seen?.get(layout.index)?.forEach((region, i) => marks.push(outline(layout.objects[i].box, region, left, top, tile)));
+      seen?.get(layout.index)?.regions.forEach((region, i) => marks.push(outline(layout.objects[i].box, region, left, top, tile)));
     }
   }
   for (const [row, layout] of layouts.entries()) {

@@ -24,42 +24,86 @@ const PAPER: Partial<SamplerOptions> = {
   growingMasks: false,
 };
 
-function regional(name: string, title: string, options: Partial<SamplerOptions> = {}, region: Partial<Region> = {}): Strategy {
-  return { name, title, regions: true, options: { ...PAPER, ...options }, region };
-}
+/** What differs from the paper; the name of a strategy joins some of these by "+". */
+const PARTS: Record<string, { title?: string; options?: Partial<SamplerOptions>; region?: Partial<Region> }> = {
+  '30%': { options: { bootstrapping: 0.3 } },
+  '40%': { options: { bootstrapping: 0.4 } },
+  '60%': { options: { bootstrapping: 0.6 } },
+  white: { title: 'white', options: { bootstrappingBackground: 'white' } },
+  grey: { title: 'grey', options: { bootstrappingBackground: 'colour', bootstrappingColour: '#808080' } },
+  image: { title: 'picture of the background', options: { bootstrappingBackground: 'image' } },
+  centred: { title: 'masks centred', options: { maskCentring: true } },
+  growing: { title: 'growing masks', options: { growingMasks: true } },
+  background: { title: 'background weight 0.1', options: { backgroundWeight: 0.1 } },
+  feather: { title: 'feather 0.05', region: { feather: 0.05 } },
+  first: { title: 'first on top', options: { fusion: 'first' } },
+  last: { title: 'last on top', options: { fusion: 'last' } },
+  'guidance 3': { title: 'guidance scale 3', options: { guidanceScale: 3 } },
+  'guidance 7.5': { title: 'guidance scale 7.5', options: { guidanceScale: 7.5 } },
+};
 
 /** Nothing but the background: what the judge says of it, it says by chance. */
 export const SCENE_ALONE: Strategy = { name: 'scene', title: 'the scene alone, to compare with', regions: false, options: {}, region: {} };
 
-export const STRATEGIES: readonly Strategy[] = [
-  { name: 'plain', title: 'plain prompt that lists everything', regions: false, options: {}, region: {} },
-  regional('none', 'regions, no bootstrapping', { bootstrapping: 0 }),
-  regional('paper', 'bootstrapping 20 %, random colours (the paper)'),
-  regional('white', 'bootstrapping 20 %, white', { bootstrappingBackground: 'white' }),
-  regional('grey', 'bootstrapping 20 %, grey', { bootstrappingBackground: 'colour', bootstrappingColour: '#808080' }),
-  regional('image', 'bootstrapping 20 %, picture of the background', { bootstrappingBackground: 'image' }),
-  regional('long', 'bootstrapping 40 %', { bootstrapping: 0.4 }),
-  regional('longer', 'bootstrapping 60 %', { bootstrapping: 0.6 }),
-  regional('centred', 'bootstrapping 20 %, masks centred', { maskCentring: true }),
-  regional('growing', 'bootstrapping 20 %, growing masks', { growingMasks: true }),
-  regional('background', 'bootstrapping 20 %, background weight 0.1', { backgroundWeight: 0.1 }),
-  regional('feather', 'bootstrapping 20 %, feather 0.05', {}, { feather: 0.05 }),
-  regional('first', 'bootstrapping 20 %, first on top', { fusion: 'first' }),
-  regional('last', 'bootstrapping 20 %, last on top', { fusion: 'last' }),
-];
+const PLAIN: Strategy = { name: 'plain', title: 'plain prompt that lists everything', regions: false, options: {}, region: {} };
+const NONE: Strategy = { name: 'none', title: 'regions, no bootstrapping', regions: true, options: { ...PAPER, bootstrapping: 0 }, region: {} };
+const AS_PAPER: Strategy = { name: 'paper', title: 'bootstrapping 20 %, random colours (the paper)', regions: true, options: PAPER, region: {} };
 
-/** Whether a strategy is what the sampler does when nothing is set. */
-export function isDefault({ regions, options, region }: Strategy): boolean {
-  const differs = (values: object, specs: Record<string, OptionSpec>): boolean => Object.entries(values).some(([name, value]) => value !== specs[name].default);
-  return regions && !differs(options, SAMPLER_OPTIONS) && !differs(region, REGION_OPTIONS);
+/** @throws Error naming the part that is unknown, and the known ones */
+function combine(name: string): Strategy {
+  const chosen = name.split('+').map((part) => {
+    if (!Object.hasOwn(PARTS, part)) throw new Error(`--strategies has '${part}'; there are plain, none, paper, and joined by "+": ${Object.keys(PARTS).join(', ')}.`);
+    return PARTS[part];
+  });
+  const options: Partial<SamplerOptions> = Object.assign({}, PAPER, ...chosen.map((part) => part.options));
+  const titles = [`bootstrapping ${100 * options.bootstrapping!} %`, ...chosen.flatMap(({ title }) => title ?? [])];
+  return { name, title: titles.join(', '), regions: true, options, region: Object.assign({}, ...chosen.map((part) => part.region)) };
 }
 
-/** @throws Error naming the one that is unknown, and the known ones */
+export const STRATEGIES: readonly Strategy[] = [
+  PLAIN,
+  NONE,
+  AS_PAPER,
+  ...[
+    '30%',
+    '40%',
+    '60%',
+    'white',
+    'grey',
+    'image',
+    'growing',
+    'background',
+    'feather',
+    'first',
+    'last',
+    'white+40%',
+    'centred',
+    'centred+30%',
+    'centred+40%',
+    'centred+white',
+    'centred+grey',
+    'centred+white+40%',
+    'guidance 3',
+    'guidance 7.5',
+    'centred+guidance 3',
+    'centred+guidance 7.5',
+  ].map(combine),
+];
+
+/**
+ * Whether a strategy is what the sampler does when nothing is set.
+ * @param guidanceScale of the strategies that don't say
+ */
+export function isDefault({ regions, options, region }: Strategy, guidanceScale: number): boolean {
+  const differs = (values: object, specs: Record<string, OptionSpec>): boolean => Object.entries(values).some(([name, value]) => value !== specs[name].default);
+  return regions && !differs({ guidanceScale, ...options }, SAMPLER_OPTIONS) && !differs(region, REGION_OPTIONS);
+}
+
+/** @throws Error naming what is unknown, and what there is */
 export function chooseStrategies(names: string | undefined): Strategy[] {
   if (names === undefined) return [...STRATEGIES];
-  return names.split(',').map((name) => {
-    const found = STRATEGIES.find((strategy) => strategy.name === name.trim());
-    if (!found) throw new Error(`--strategies has '${name.trim()}'; there are ${STRATEGIES.map((strategy) => strategy.name).join(', ')}.`);
-    return found;
+  return names.split(',').map((text) => {
+    const name = text.trim();
+    return STRATEGIES.find((strategy) => strategy.name === name) ?? combine(name);
   });
 }

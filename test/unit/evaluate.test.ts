@@ -5,9 +5,9 @@ import { Tensor } from '../../dist/engine/tensor';
 import { type Box, changedPixels, cropForJudge, cropSquare, FILL, intersection, overlaps } from '../../bench/evaluate/geometry';
 import { makeLayout, makeLayouts, SCENES } from '../../bench/evaluate/layouts';
 import { pictureFile, type Settings } from '../../bench/evaluate/painter';
-import { groupedMean, putTable, type SeenRegion, summarise, toTable } from '../../bench/evaluate/report';
+import { groupedMean, putTable, type Seen, type SeenRegion, summarise, toTable } from '../../bench/evaluate/report';
 import { makeSheet } from '../../bench/evaluate/sheet';
-import { chooseStrategies, isDefault, STRATEGIES } from '../../bench/evaluate/strategies';
+import { chooseStrategies, isDefault, SCENE_ALONE, STRATEGIES, type Strategy } from '../../bench/evaluate/strategies';
 import { SAMPLER_OPTIONS } from '../../dist/engine/options';
 import vocabulary from '../../models/pocket/vocabulary.json';
 
@@ -27,6 +27,7 @@ describe('layouts to evaluate', () => {
   it('are the same every time, and do not depend on how many there are', () => {
     assert.deepEqual(makeLayouts(60), layouts);
     assert.deepEqual(makeLayout(37), layouts[37]);
+    assert.deepEqual(makeLayouts(3, 37), layouts.slice(37, 40));
     assert.equal(new Set(layouts.map((layout) => JSON.stringify(layout.objects))).size, 60);
     assert.equal(new Set(layouts.map(({ seed }) => seed)).size, 60);
   });
@@ -162,14 +163,16 @@ describe('figures', () => {
   });
 
   const region = (seen: string, iou: number): SeenRegion => ({ asked: 'cat', seen, iou, inside: 1 });
+  const pictures = (...seen: SeenRegion[][]): Seen => new Map(seen.map((regions, index) => [index, { regions, scene: index !== 1 }]));
   const paper = STRATEGIES.find(({ name }) => name === 'paper')!;
 
   it('are compared picture by picture', () => {
-    const reference = new Map([[0, [region('cat', 0.5), region('dog', 0.5)]], [1, [region('dog', 0.25)]]]);
-    const better = new Map([[0, [region('cat', 0.75), region('cat', 0.75)]], [1, [region('cat', 0.5)]], [2, [region('dog', 0)]]]);
+    const reference = pictures([region('cat', 0.5), region('dog', 0.5)], [region('dog', 0.25)]);
+    const better = pictures([region('cat', 0.75), region('cat', 0.75)], [region('cat', 0.5)], [region('dog', 0)]);
     const row = summarise(paper, false, better, reference);
     assert.deepEqual([row.layouts, row.regions, row.recognised.mean], [3, 4, 0.75]);
     assert.deepEqual(row.byObjects[2].mean, 1);
+    near(row.scene.mean, 2 / 3);
     assert.equal(row.difference!.layouts, 2);
     near(row.difference!.recognised.mean, 2 / 3);
     near(row.difference!.iou.mean, 0.25);
@@ -177,7 +180,7 @@ describe('figures', () => {
   });
 
   it('come as a table that is put between marks', () => {
-    const seen = new Map([[0, [region('cat', 0.5)]], [1, [region('dog', 0.5)]]]);
+    const seen = pictures([region('cat', 0.5)], [region('dog', 0.5)]);
     const table = toTable([summarise(paper, true, seen), summarise(STRATEGIES[0], false, new Map([...seen].slice(1)))]);
     const lines = table.split('\n');
     assert.equal(lines.length, 4);
@@ -198,13 +201,24 @@ describe('strategies', () => {
   });
 
   it('contain what the sampler does when nothing is set, once', () => {
-    assert.equal(STRATEGIES.filter(isDefault).length, 1);
+    const { default: guidance } = SAMPLER_OPTIONS.guidanceScale;
+    assert.equal(STRATEGIES.filter((strategy) => isDefault(strategy, guidance)).length, 1);
+    assert.deepEqual(STRATEGIES.filter((strategy) => isDefault(strategy, guidance + 1)), []);
   });
 
   it('are chosen by name', () => {
     assert.deepEqual(chooseStrategies('plain, paper').map(({ name }) => name), ['plain', 'paper']);
     assert.equal(chooseStrategies(undefined).length, STRATEGIES.length);
     assert.throws(() => chooseStrategies('papper'), /'papper'; there are plain, /);
+    assert.throws(() => chooseStrategies('white+centered'), /'centered'; there are plain, /);
+  });
+
+  it('are put together from what differs from the paper', () => {
+    const [one] = chooseStrategies('white+30%+feather');
+    const paper = STRATEGIES.find(({ name }) => name === 'paper')!;
+    assert.equal(one.title, 'bootstrapping 30 %, white, feather 0.05');
+    assert.deepEqual(one.options, { ...paper.options, bootstrapping: 0.3, bootstrappingBackground: 'white' });
+    assert.deepEqual(one.region, { feather: 0.05 });
   });
 });
 
@@ -212,20 +226,21 @@ describe('files of an evaluation', () => {
   it('are others for another model, setting, layout or strategy', () => {
     const settings: Settings = { steps: 25, guidanceScale: 5, scheduler: 'checkpoint' };
     const [a, b] = [makeLayout(0), makeLayout(1)];
+    const guided: Strategy = { ...SCENE_ALONE, options: { guidanceScale: 3 } };
     const files = [
-      pictureFile('out', 'model', settings, a),
-      pictureFile('out', 'other', settings, a),
-      pictureFile('out', 'model', { ...settings, steps: 20 }, a),
-      pictureFile('out', 'model', settings, b),
-      ...STRATEGIES.map((strategy) => pictureFile('out', 'model', settings, a, strategy)),
+      pictureFile('out', 'model', settings, a, SCENE_ALONE),
+      pictureFile('out', 'other', settings, a, SCENE_ALONE),
+      pictureFile('out', 'model', { ...settings, steps: 20 }, a, SCENE_ALONE),
+      pictureFile('out', 'model', settings, b, SCENE_ALONE),
+      ...[guided, ...STRATEGIES].map((strategy) => pictureFile('out', 'model', settings, a, strategy)),
     ];
     assert.equal(new Set(files).size, files.length);
-    assert.equal(pictureFile('out', 'model', settings, a), files[0]);
+    assert.equal(pictureFile('out', 'model', settings, a, SCENE_ALONE), files[0]);
   });
 
   it('include a sheet of all pictures', async () => {
     const layouts = makeLayouts(2);
-    const seen = new Map(layouts.map(({ index, objects }) => [index, objects.map(({ name }) => ({ asked: name, seen: 'cat', iou: 0, inside: 0 }))]));
+    const seen = new Map(layouts.map(({ index, objects }) => [index, { regions: objects.map(({ name }) => ({ asked: name, seen: 'cat', iou: 0, inside: 0 })), scene: true }]));
     const bytes = await makeSheet(layouts, [{ title: 'plain', pictures: new Map([[0, black]]), seen }], { tile: 32 });
     assert.equal(bytes.subarray(1, 4).toString(), 'PNG');
   });
