@@ -50,8 +50,8 @@ for (const version of VERSIONS) {
         const seen = new Set<string>();
         Object.assign(window, { seenInPanel: seen });
         new MutationObserver(() => {
-          for (const bar of element.querySelectorAll('progress')) if (!bar.hidden) seen.add(`step ${bar.value} of ${bar.max}`);
-          for (const image of element.querySelectorAll('img')) if (image.src) seen.add(image.src);
+          element.querySelectorAll('progress:not([hidden])').forEach((bar) => seen.add(`step ${bar.getAttribute('value')} of ${bar.getAttribute('max')}`));
+          element.querySelectorAll('img[src]').forEach((image) => seen.add(image.getAttribute('src')!));
         }).observe(element, { subtree: true, childList: true, attributes: true });
       });
       await page.locator('.red-ui-flow-node-button-button').click();
