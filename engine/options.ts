@@ -118,6 +118,8 @@ export const MODEL_OPTIONS = {
   threads: { type: 'integer', min: 1, max: 256 },
   /** Most rows of the UNet in one run; default: what fits the device. */
   batchSize: { type: 'integer', min: 1, max: 64 },
+  /** MiB that the model's process may take on its device; default: most of what is free on a GPU, no bound on a CPU. */
+  memoryBudget: { type: 'integer', min: 64, max: 1_048_576 },
   /** Seconds without work after which the model is unloaded; 0: never. */
   idleTimeout: { type: 'number', min: 0, max: 604_800, default: 0 },
 } as const satisfies Record<string, OptionSpec>;

@@ -40,6 +40,7 @@ export = function (RED: NodeAPI): void {
 function show({ state, detail }: ProcessStatus, status: Status): void {
   if (state === 'failed') status.failed(new Error(detail));
   else if (state === 'stopped') status.idle('unloaded');
+  else if (state === 'warming') status.busy('warming');
   else if (state === 'starting' || state === 'loading' || state === 'restarting') status.busy('loading');
   else if (state === 'ready') status.ok('loaded');
 }

@@ -13,7 +13,7 @@
     { repository: 'SimianLuo/LCM_Dreamshaper_v7', family: 'LCM Dreamshaper', size: 4.3, licence: 'MIT' },
     { repository: 'onnxruntime/sd-turbo', family: 'SD-Turbo', size: 2.6, licence: 'Stability AI Non-Commercial', cuda: true },
   ];
-  const PROPERTIES = ['checkpoint', 'folder', 'repository', 'revision', 'provider', 'deviceId', 'threads', 'batchSize', 'token'];
+  const PROPERTIES = ['checkpoint', 'folder', 'repository', 'revision', 'provider', 'deviceId', 'threads', 'batchSize', 'memoryBudget', 'token'];
   const INTERVAL = 1000;
 
   /** The check that runs for the open dialog. @type {{ id?: string, timer?: number } | undefined} */

@@ -23,8 +23,13 @@ export interface CheckpointOptions {
   deviceId?: number | number[];
   /** Threads of one run. Default: as many as this process has physical cores, shared by the processes. */
   threads?: number;
-  /** Most rows of the UNet in one run. Default: 8 on a GPU, fewer where memory runs out; on a CPU as many as pay for the model and the canvas. */
+  /** Most rows of the UNet in one run. Default: 8 on a GPU; on a CPU as many as pay for the model and the canvas. */
   batchSize?: number;
+  /**
+   * MiB of its device's memory that the inference process may take, weights included; it decides how many rows
+   * go into one run, which is never less than one. Default: most of what is free on a GPU, no bound on a CPU.
+   */
+  memoryBudget?: number;
   /** Folders with the libraries that CUDA needs, separated as in PATH, when the system's loader does not know them. */
   libraryPath?: string;
   /** Milliseconds without work after which the inference process ends, until the next request; 0 (default): never. */
@@ -65,13 +70,14 @@ const SMALLEST_TILE = 64;
  * @throws MultiDiffusionError PROVIDER when the execution provider was asked for and can't be used
  */
 export async function openCheckpoint(folder: string, options: CheckpointOptions = {}): Promise<Checkpoint> {
-  const { provider = 'auto', deviceId = 0, batchSize } = options;
+  const { provider = 'auto', deviceId = 0, batchSize, memoryBudget } = options;
   const devices = [...new Set([deviceId].flat())];
   const { threads = Math.max(1, Math.floor(physicalCores() / Math.max(1, devices.length))) } = options;
   if (!['auto', 'cpu', 'cuda'].includes(provider)) throw new InvalidInputError('provider', provider, 'auto, cpu or cuda');
   if (devices.length === 0 || !devices.every((device) => Number.isInteger(device) && device >= 0)) throw new InvalidInputError('deviceId', deviceId, 'a whole number, 0 or more, or a list of such numbers');
   if (!Number.isInteger(threads) || threads < 1 || threads > 1024) throw new InvalidInputError('threads', threads, 'a whole number from 1 to 1024');
   if (batchSize !== undefined && !(Number.isInteger(batchSize) && batchSize >= 1)) throw new InvalidInputError('batchSize', batchSize, 'a whole number, 1 or more');
+  if (memoryBudget !== undefined && !(Number.isFinite(memoryBudget) && memoryBudget > 0)) throw new InvalidInputError('memoryBudget', memoryBudget, 'a number of MiB above 0');
 
   const layout = await readLayout(folder);
   const facts = readFacts(layout, provider);
@@ -94,6 +100,7 @@ export async function openCheckpoint(folder: string, options: CheckpointOptions 
       defaultTileSize: Math.max(SMALLEST_TILE, Math.round(facts.nativeSize / facts.latentFactor)),
       unetBytes: layout.unet.bytes,
       batchSize,
+      memoryBudget,
       provider,
       deviceId: device,
       threads,

@@ -32,12 +32,12 @@ interface Entry {
 const entries = new Map<string, Entry>();
 
 /**
- * Holds the checkpoint in `folder`. Users who differ in provider, devices, threads, idle time, batch size or library path get
+ * Holds the checkpoint in `folder`. Users who differ in provider, devices, threads, idle time, batch size, memory budget or library path get
  * different ones; the other options are those of the first user.
  */
 export function acquireCheckpoint(folder: string, options: LeaseOptions = {}): CheckpointLease {
   const { linger = LINGER, onStatus } = options;
-  const key = JSON.stringify([resolve(folder), options.provider ?? 'auto', [options.deviceId ?? 0].flat(), options.threads ?? null, options.idleTimeout ?? 0, options.libraryPath ?? '', options.batchSize ?? 0]);
+  const key = JSON.stringify([resolve(folder), options.provider ?? 'auto', [options.deviceId ?? 0].flat(), options.threads ?? null, options.idleTimeout ?? 0, options.libraryPath ?? '', options.batchSize ?? 0, options.memoryBudget ?? 0]);
   const entry = entries.get(key) ?? { users: 0, status: { state: 'stopped' }, listeners: new Set() };
   entries.set(key, entry);
   entry.users++;

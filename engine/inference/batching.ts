@@ -1,6 +1,7 @@
 /**
  * How many rows go into one run of a model. A GPU searches for the best convolution algorithms anew for
- * every input shape, so there only a few sizes are used, padded where that wastes little.
+ * every input shape, so there only a few sizes are used, padded where that wastes little. How large they may
+ * be is a matter of memory.
  */
 import { MultiDiffusionError } from '../errors';
 
@@ -11,6 +12,18 @@ export interface BatchRules {
   buckets: boolean;
   /** The graph was exported for exactly this many rows. */
   fixed?: number;
+  /** Most rows that have been run already; see warmUp. */
+  warmed?: number;
+  /** Bytes that the process had taken before the first of these runs. */
+  takenBefore?: number;
+}
+
+/** How much memory a process may take on its device; memory.ts makes one. */
+export interface MemoryBudget {
+  /** Bytes that the process may take, weights included. */
+  most: number;
+  /** Bytes that it has taken so far. What a run took is kept for the next one, so this is the peak. */
+  taken(): Promise<number>;
 }
 
 export interface Batch {
@@ -35,6 +48,33 @@ export function nextBatch(remaining: number, rules: BatchRules): Batch {
 export function isOutOfMemory(error: unknown): boolean {
   const message = error instanceof Error ? error.message : String(error);
   return /out of memory|failed to allocate memory|bad_alloc|bad allocation|CUDA failure 2:|CUDA error 2\b|ALLOC_FAILED|not enough memory/i.test(message);
+}
+
+/**
+ * Runs an input's shape once with 1, 2, 4 … rows, as far as `count` rows need it and it has not been done
+ * before. A GPU looks for its fastest algorithms meanwhile; and because runs of n rows have shown what they
+ * take, runs of 2n are begun only if they fit into the budget. What is learnt is kept in `rules`.
+ * @param budget default: only memory that runs out bounds the rows
+ * @param run runs that many rows, whatever they hold
+ */
+export async function warmUp(count: number, rules: BatchRules, budget: MemoryBudget | undefined, run: (size: number) => Promise<void>): Promise<void> {
+  if (rules.fixed) return;
+  rules.takenBefore ??= await budget?.taken();
+  for (let size = rules.warmed ? 2 * rules.warmed : 1; size <= nextBatch(count, rules).size; size *= 2) {
+    try {
+      await run(size);
+    } catch (error) {
+      // One row that does not fit is the caller's to report.
+      if (!isOutOfMemory(error) || size === 1) throw error;
+      rules.largest = size / 2;
+      return;
+    }
+    rules.warmed = size;
+    if (!budget) continue;
+    const taken = await budget.taken();
+    if (taken > budget.most) rules.largest = Math.max(1, size / 2);
+    else if (2 * taken - (rules.takenBefore ?? 0) > budget.most) rules.largest = size;
+  }
 }
 
 /**

@@ -19,6 +19,7 @@ export type ProcessState =
   | 'stopped' // not started yet, or ended because nobody needed it
   | 'starting'
   | 'loading' // a component's weights, named by `detail`
+  | 'warming' // the component named by `detail` is run for the first time with a new size
   | 'ready'
   | 'restarting' // it died, and is started again after a pause
   | 'failed' // it could not be started
@@ -79,7 +80,8 @@ export class InferenceClient {
   private startAfter = 0;
   private idle?: NodeJS.Timeout;
   private stderr = '';
-  private readonly loadingComponents = new Set<string>();
+  /** What keeps requests waiting: for each component named whether it is loaded or warmed up. */
+  private readonly preparing = new Map<string, 'loading' | 'warming'>();
   /** Keys of embeddings that the current process holds, least recently used first, with their bytes. */
   private readonly held = new Map<string, number>();
   private readonly keys = new WeakMap<ArrayBuffer, string>();
@@ -239,9 +241,10 @@ export class InferenceClient {
     this.setStatus(this.deaths > 0 ? 'restarting' : 'starting');
     this.stderr = '';
     this.held.clear();
-    this.loadingComponents.clear();
+    this.preparing.clear();
     // Neither the debugger's port nor preloaded modules of this process are the child's business.
-    const { NODE_OPTIONS: _, ...env } = process.env;
+    // GPUs are numbered as nvidia-smi lists them, unless somebody wants them otherwise.
+    const { NODE_OPTIONS: _, ...env }: NodeJS.ProcessEnv = { CUDA_DEVICE_ORDER: 'PCI_BUS_ID', ...process.env };
     const { libraryPath } = this.options;
     if (libraryPath) env.LD_LIBRARY_PATH = libraryFolders(libraryPath, env.LD_LIBRARY_PATH);
     let child: ChildProcess;
@@ -274,7 +277,7 @@ export class InferenceClient {
 
   private receive(child: ChildProcess, message: FromProcess): void {
     if (child !== this.child) return;
-    if (message.type === 'loading') return this.noteLoading(message.component, message.done);
+    if ('component' in message) return this.notePreparing(message);
     if (message.id === 0) return this.onOpened(message);
     this.deaths = 0;
     const request = this.settle(message.id);
@@ -295,11 +298,11 @@ export class InferenceClient {
     }
   }
 
-  private noteLoading(component: string, done: boolean): void {
-    if (done) this.loadingComponents.delete(component);
-    else this.loadingComponents.add(component);
-    const [first] = this.loadingComponents;
-    this.setStatus(first ? 'loading' : 'ready', first);
+  private notePreparing({ type, component, done }: Extract<FromProcess, { component: string }>): void {
+    if (done) this.preparing.delete(component);
+    else this.preparing.set(component, type);
+    const [[first, state] = []] = this.preparing;
+    this.setStatus(state ?? 'ready', first);
   }
 
   private died(child: ChildProcess, how: string): void {

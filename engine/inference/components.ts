@@ -4,35 +4,63 @@
  * its own habits.
  */
 import { MultiDiffusionError } from '../errors';
-import { runInBatches, largestCpuBatch, type Batch, type BatchRules } from './batching';
+import { runInBatches, largestCpuBatch, warmUp, type Batch, type BatchRules, type MemoryBudget } from './batching';
 import { halfToFloat } from './float16';
 import type { WireTensor } from './protocol';
 import { feed, toFloat32, toWire, type Feed, type Request, type Session, type TensorInfo } from './sessions';
 import { spreadTiles, tileWeights } from './tiles';
 import { guidanceEmbedding } from './timestep-cond';
 
-/** Most rows of one run on a GPU, and of encoders anywhere. */
-const LARGEST_BATCH = 8;
+/** Most rows of one run on a GPU, where larger ones gain nothing any more. */
+const LARGEST_GPU_BATCH = 8;
 
-/** The batch rules that out-of-memory errors have taught, for each size of input. */
+export interface BatchOptions {
+  gpu: boolean;
+  /** Bytes of the UNet's weights. */
+  unetBytes: number;
+  /** Most rows of the UNet in one run, when somebody has said so. */
+  batchSize?: number;
+  budget?: MemoryBudget;
+  /** The first runs of a size begin, or are done. */
+  onWarming?: (done: boolean) => void;
+}
+
+/** How many rows of the UNet go into one run, and what has been learnt about it, for each size of input. */
 export class BatchMemory {
   private readonly rules = new Map<string, BatchRules>();
 
-  constructor(
-    private readonly gpu: boolean,
-    private readonly unetBytes: number,
-    /** Most rows of the UNet in one run, when somebody has said so. */
-    private readonly batchSize?: number,
-  ) {}
+  constructor(private readonly options: BatchOptions) {}
 
-  forInput(session: Session, input: TensorInfo, dims: number[]): BatchRules {
-    const key = `${session.component} ${dims.slice(1).join('x')}`;
+  /**
+   * @param dims of all rows, [rows, C, h, w]
+   * @param run evaluates rows `start` … `start + rows − 1`, padded to `size`
+   */
+  async run(sample: TensorInfo, dims: number[], run: (start: number, batch: Batch) => Promise<void>): Promise<void> {
+    const rules = this.rulesFor(sample, dims);
+    const { gpu, budget, onWarming } = this.options;
+    // On a CPU sizes need no preparation, and are small enough unless somebody says what is enough.
+    if ((gpu || budget) && rules.largest > 1) {
+      let warming = false;
+      try {
+        await warmUp(dims[0], rules, budget, (size) => {
+          if (!warming) onWarming?.(false);
+          warming = true;
+          return run(0, { rows: 1, size });
+        });
+      } finally {
+        if (warming) onWarming?.(true);
+      }
+    }
+    await runInBatches(dims[0], rules, run);
+  }
+
+  private rulesFor({ shape }: TensorInfo, [, ...dims]: number[]): BatchRules {
+    const key = dims.join('x');
     let rules = this.rules.get(key);
     if (!rules) {
-      const onCpu = session.component === 'unet' ? largestCpuBatch(this.unetBytes, dims[2] * dims[3]) : 1;
-      const wanted = session.component === 'unet' ? this.batchSize : undefined;
-      const fixed = typeof input.shape[0] === 'number' && input.shape[0] > 0 ? input.shape[0] : undefined;
-      rules = { largest: wanted ?? (this.gpu ? LARGEST_BATCH : onCpu), buckets: this.gpu, fixed };
+      const { gpu, unetBytes, batchSize } = this.options;
+      const fixed = typeof shape[0] === 'number' && shape[0] > 0 ? shape[0] : undefined;
+      rules = { largest: batchSize ?? (gpu ? LARGEST_GPU_BATCH : largestCpuBatch(unetBytes, dims[1] * dims[2])), buckets: gpu, fixed };
       this.rules.set(key, rules);
     }
     return rules;
@@ -75,7 +103,7 @@ export async function predict(session: Session, request: Request, input: UnetInp
   const rowSize = rowDims.reduce((product, dim) => product * dim, 1);
   const outputs = new Float32Array(rows * rowSize);
 
-  await runInBatches(rows, memory.forInput(session, sample, input.dims), async (start, batch) => {
+  await memory.run(sample, input.dims, async (start, batch) => {
     // Padding repeats the batch's last row.
     const rowAt = (i: number): number => start + Math.min(i, batch.rows - 1);
     const feeds: Record<string, Feed> = {
@@ -132,6 +160,12 @@ export interface DecodeOptions {
   circular?: boolean;
 }
 
+/** What decoding has learnt. */
+export interface TileMemory {
+  /** Side of the largest tile that memory sufficed for, where a larger one has failed. */
+  largest?: number;
+}
+
 export interface Pixels {
   /** RGB, row by row. */
   data: Uint8Array;
@@ -141,13 +175,13 @@ export interface Pixels {
 
 /**
  * VAE latents → picture. What is larger than a tile is decoded tile by tile, and overlaps are blended, so
- * that memory depends on the tile. When memory runs out tiles are halved.
+ * that memory depends on the tile. When memory runs out tiles are halved, and `memory` keeps the smaller size.
  * @param latents [1, C, h, w], already divided by the scaling factor
  */
-export async function decode(session: Session, request: Request, latents: Float32Array, dims: number[], options: DecodeOptions): Promise<Pixels> {
+export async function decode(session: Session, request: Request, latents: Float32Array, dims: number[], options: DecodeOptions, memory: TileMemory = {}): Promise<Pixels> {
   const wrap = options.circular ? Math.min(options.overlap, dims[3]) : 0;
   const field = wrap > 0 ? wrapColumns(latents, dims, wrap) : { data: latents, dims };
-  let { tileSize } = options;
+  let tileSize = Math.min(options.tileSize, memory.largest ?? Infinity);
   for (;;) {
     try {
       const overlap = Math.min(options.overlap, Math.floor(tileSize / 2));
@@ -159,6 +193,7 @@ export async function decode(session: Session, request: Request, latents: Float3
         throw new MultiDiffusionError('INFERENCE', `Memory does not suffice to decode even a small tile (${(error as Error).message}).`, { cause: error });
       }
       tileSize = Math.max(16, Math.floor(Math.min(tileSize, Math.max(dims[2], dims[3])) / 2));
+      memory.largest = tileSize;
     }
   }
 }

@@ -3,7 +3,7 @@ import type { CallName, Calls, ProcessSetup } from './protocol';
 import { InferenceClient, type ClientOptions, type ProcessState, type ProcessStatus } from './client';
 
 /** What a group's status says: the first of these states that one of its processes is in. */
-const LOUDEST: ProcessState[] = ['failed', 'restarting', 'loading', 'starting', 'ready', 'stopped', 'closed'];
+const LOUDEST: ProcessState[] = ['failed', 'restarting', 'loading', 'warming', 'starting', 'ready', 'stopped', 'closed'];
 
 export class InferenceGroup {
   private readonly clients: InferenceClient[];

@@ -7,7 +7,7 @@ import os from 'node:os';
 import { MultiDiffusionError, type ErrorCode } from '../errors';
 import { PromptTokenizer } from '../checkpoint/tokenizer';
 import { isOutOfMemory } from './batching';
-import { BatchMemory, decode, encodeImages, encodeText, predict } from './components';
+import { BatchMemory, decode, encodeImages, encodeText, predict, type TileMemory } from './components';
 import { chooseProvider, type ChosenProvider } from './providers';
 import type { CallName, Calls, FromProcess, ProcessSetup, ToProcess, WireTensor } from './protocol';
 import { Sessions, type Request } from './sessions';
@@ -22,7 +22,8 @@ type Handlers = { [N in CallName]: (params: Calls[N]['params'], request: Request
 /** What the process knows after `open`. */
 class Model {
   private readonly sessions: Sessions;
-  private readonly memory: BatchMemory;
+  private readonly batches: BatchMemory;
+  private readonly tiles: TileMemory = {};
   private tokenizer?: PromptTokenizer;
 
   constructor(
@@ -30,7 +31,13 @@ class Model {
     readonly provider: ChosenProvider,
   ) {
     this.sessions = new Sessions(setup, provider.sessionOptions, (component, done) => send({ type: 'loading', component, done }));
-    this.memory = new BatchMemory(provider.name === 'cuda', setup.unetBytes, setup.batchSize);
+    this.batches = new BatchMemory({
+      gpu: provider.name === 'cuda',
+      unetBytes: setup.unetBytes,
+      batchSize: setup.batchSize,
+      budget: provider.memory,
+      onWarming: (done) => send({ type: 'warming', component: 'unet', done }),
+    });
   }
 
   async encodePrompts(request: Request, prompts: string[]): Promise<Calls['encodePrompts']['result']> {
@@ -47,7 +54,7 @@ class Model {
       if (!tensor) throw new MultiDiffusionError('INFERENCE', `The inference process does not hold the embeddings ${key}.`);
       return tensor;
     });
-    return predict(await this.sessions.get('unet'), request, { ...params, embeddings }, this.memory);
+    return predict(await this.sessions.get('unet'), request, { ...params, embeddings }, this.batches);
   }
 
   async decode(request: Request, params: Calls['decode']['params']): Promise<Calls['decode']['result']> {
@@ -57,7 +64,7 @@ class Model {
       tileSize: params.tileSize ?? defaultTileSize,
       overlap: params.overlap ?? TILE_OVERLAP,
       circular: params.circular,
-    });
+    }, this.tiles);
     return { pixels: data, dims };
   }
 

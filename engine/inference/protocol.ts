@@ -29,6 +29,8 @@ export interface ProcessSetup {
   unetBytes: number;
   /** Most rows of the UNet in one run; default: what fits the device. */
   batchSize?: number;
+  /** MiB that the process may take on its device; default: most of what is free on a GPU, no bound on a CPU. */
+  memoryBudget?: number;
   provider: Provider;
   deviceId: number;
   threads: number;
@@ -89,5 +91,5 @@ export type ToProcess =
 export type FromProcess =
   | { type: 'result'; id: number; result: unknown }
   | { type: 'error'; id: number; code: ErrorCode; message: string }
-  /** A component's weights begin or end to be loaded. */
-  | { type: 'loading'; component: string; done: boolean };
+  /** A component's weights begin or end to be loaded, or it is run for the first time with a new size. */
+  | { type: 'loading' | 'warming'; component: string; done: boolean };

@@ -3,7 +3,8 @@ import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { InferenceSession } from 'onnxruntime-node';
 import { MultiDiffusionError } from '../errors';
-import { isOutOfMemory } from './batching';
+import { isOutOfMemory, type MemoryBudget } from './batching';
+import { gpuMemory, mainMemory } from './memory';
 import { PROBE_DIMS, PROBE_INPUT, PROBE_OUTPUT, probeModel } from './probe-model';
 import type { ProcessSetup } from './protocol';
 
@@ -12,28 +13,39 @@ export interface ChosenProvider {
   /** The name, and why it isn't the other one. */
   description: string;
   sessionOptions: InferenceSession.SessionOptions;
+  /** Undefined where nobody has set one and it can't be measured. */
+  memory?: MemoryBudget;
 }
+
+type ProviderSetup = Pick<ProcessSetup, 'provider' | 'deviceId' | 'threads' | 'memoryBudget'>;
 
 /**
  * auto takes CUDA only if a small model really ran on it: that the library lists CUDA means nothing.
  * @throws MultiDiffusionError PROVIDER when cuda is asked for and doesn't work
  */
-export async function chooseProvider(setup: Pick<ProcessSetup, 'provider' | 'deviceId' | 'threads'>): Promise<ChosenProvider> {
-  if (setup.provider === 'cpu') return cpu('cpu', setup.threads);
+export async function chooseProvider(setup: ProviderSetup): Promise<ChosenProvider> {
+  if (setup.provider === 'cpu') return cpu('cpu', setup);
   const cuda: InferenceSession.SessionOptions = {
     executionProviders: [{ name: 'cuda', deviceId: setup.deviceId }, 'cpu'],
     ...threadOptions(setup.threads),
   };
-  const obstacle = (await findMissingLibraries()) ?? (await tryProbe(cuda));
-  if (!obstacle) return { name: 'cuda', description: `cuda:${setup.deviceId}`, sessionOptions: cuda };
+  const missing = await findMissingLibraries();
+  const memory = missing ? undefined : await gpuMemory(setup.deviceId, setup.memoryBudget);
+  const obstacle = missing ?? (await tryProbe(cuda));
+  if (!obstacle) return { name: 'cuda', description: `cuda:${setup.deviceId}`, sessionOptions: cuda, memory };
   if (setup.provider === 'cuda') {
     throw new MultiDiffusionError('PROVIDER', `CUDA cannot be used: ${obstacle}. Mend that, or set the provider to auto or cpu.`);
   }
-  return cpu(`cpu (no CUDA: ${obstacle})`, setup.threads);
+  return cpu(`cpu (no CUDA: ${obstacle})`, setup);
 }
 
-function cpu(description: string, threads: number): ChosenProvider {
-  return { name: 'cpu', description, sessionOptions: { executionProviders: ['cpu'], ...threadOptions(threads) } };
+function cpu(description: string, { threads, memoryBudget }: ProviderSetup): ChosenProvider {
+  return {
+    name: 'cpu',
+    description,
+    sessionOptions: { executionProviders: ['cpu'], ...threadOptions(threads) },
+    memory: memoryBudget === undefined ? undefined : mainMemory(memoryBudget),
+  };
 }
 
 function threadOptions(threads: number): InferenceSession.SessionOptions {

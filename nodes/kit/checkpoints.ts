@@ -19,6 +19,7 @@ export interface ModelConfig {
   deviceId?: string | number;
   threads?: string | number;
   batchSize?: string | number;
+  memoryBudget?: string | number;
   idleTimeout?: string | number;
 }
 

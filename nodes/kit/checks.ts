@@ -95,7 +95,7 @@ async function run(RED: NodeAPI, check: Check, body: Record<string, unknown>): P
 
 /** What the dialog says, as texts: nothing else comes from a form. */
 function readConfig(body: Record<string, unknown>): ModelConfig {
-  const properties = ['checkpoint', 'folder', 'repository', 'revision', 'provider', 'deviceId', 'threads', 'batchSize'];
+  const properties = ['checkpoint', 'folder', 'repository', 'revision', 'provider', 'deviceId', 'threads', 'batchSize', 'memoryBudget'];
   return Object.fromEntries(properties.map((property) => [property, String(body[property] ?? '')]));
 }
 

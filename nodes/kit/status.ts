@@ -4,6 +4,7 @@ import { InvalidInputError, MissingInputError, MultiDiffusionError } from '../..
 
 export type StatusKey =
   | 'loading'
+  | 'warming'
   | 'downloading'
   | 'waiting'
   | 'unloaded'

@@ -5,7 +5,6 @@ import os from 'node:os';
 import path from 'node:path';
 import fc from 'fast-check';
 import { openCheckpoint, Tensor, torchNoise, type Checkpoint, type ProcessStatus } from '../../dist/engine';
-import { isOutOfMemory, largestCpuBatch, nextBatch, runInBatches, type BatchRules } from '../../dist/engine/inference/batching';
 import { InferenceClient } from '../../dist/engine/inference/client';
 import type { ProcessSetup } from '../../dist/engine/inference/protocol';
 import { BatchMemory, decode, encodeImages, encodeText, predict } from '../../dist/engine/inference/components';
@@ -278,58 +277,6 @@ describe('parent process', function () {
   });
 });
 
-describe('batches', () => {
-  it('cover every row once, within the rules', () => {
-    fc.assert(
-      fc.property(fc.integer({ min: 1, max: 100 }), fc.integer({ min: 1, max: 16 }), fc.boolean(), (count, largest, buckets) => {
-        let done = 0;
-        while (done < count) {
-          const { rows, size } = nextBatch(count - done, { largest, buckets });
-          assert.ok(rows >= 1 && rows <= size && size <= largest);
-          if (buckets) assert.ok(Number.isInteger(Math.log2(size)) && rows >= 0.75 * size);
-          else assert.equal(rows, size);
-          done += rows;
-        }
-        assert.equal(done, count);
-      }),
-    );
-  });
-
-  it('fill a graph of fixed size', () => {
-    assert.deepEqual(nextBatch(5, { largest: 8, buckets: false, fixed: 2 }), { rows: 2, size: 2 });
-    assert.deepEqual(nextBatch(1, { largest: 8, buckets: true, fixed: 2 }), { rows: 1, size: 2 });
-  });
-
-  it('are halved when memory runs out, and stay so', async () => {
-    const rules: BatchRules = { largest: 8, buckets: true };
-    const sizes: number[] = [];
-    const done: number[] = [];
-    const run = async (start: number, { rows, size }: { rows: number; size: number }) => {
-      sizes.push(size);
-      if (size > 2) throw new Error('CUDA failure 2: out of memory');
-      for (let i = 0; i < rows; i++) done.push(start + i);
-    };
-    await runInBatches(5, rules, run);
-    assert.deepEqual(done, [0, 1, 2, 3, 4]);
-    assert.deepEqual(sizes, [4, 2, 2, 1]);
-    await runInBatches(4, rules, run);
-    assert.deepEqual(sizes.slice(4), [2, 2]);
-  });
-
-  it('end with a clear error when not even one row fits', async () => {
-    const rules: BatchRules = { largest: 4, buckets: false };
-    const failing = runInBatches(4, rules, () => Promise.reject(new Error('Failed to allocate memory for requested buffer')));
-    await assert.rejects(failing, { code: 'INFERENCE', message: /Memory does not suffice.*smaller canvas/ });
-    await assert.rejects(runInBatches(1, rules, () => Promise.reject(new Error('boom'))), /boom/);
-    assert.ok(!isOutOfMemory(new Error('Invalid rank for input: sample')));
-  });
-
-  it('are large for a small model and single rows for a large one', () => {
-    assert.equal(largestCpuBatch(58e6, 32 * 32), 8);
-    assert.equal(largestCpuBatch(3.4e9, 64 * 64), 1);
-  });
-});
-
 describe('half precision', () => {
   it('survives the way there and back, for every value', () => {
     const bits = Uint16Array.from({ length: 65536 }, (_, i) => i);
@@ -419,7 +366,7 @@ describe('graphs of every exporter', () => {
       (feeds) => ({ out_sample: feeds.sample }),
     );
   const rows = (count: number) => ({ latents: Float32Array.from({ length: count * 4 }, (_, i) => i), dims: [count, 4, 1, 1], timestep: 501, embeddings: Array.from({ length: count }, (_, i) => held(i)) });
-  const memory = () => new BatchMemory(false, 1e6);
+  const memory = () => new BatchMemory({ gpu: false, unetBytes: 1e6 });
 
   for (const [exporter, timestep, expected] of [
     ['diffusers, int64', { shape: ['batch'], type: 'int64' }, { dims: [3], data: BigInt64Array.of(501n, 501n, 501n) }],
@@ -457,7 +404,7 @@ describe('graphs of every exporter', () => {
 
   it('on a GPU a few batch sizes are enough for any number of rows', async () => {
     const { session, fed } = unet({});
-    const gpu = new BatchMemory(true, 1e6);
+    const gpu = new BatchMemory({ gpu: true, unetBytes: 1e6 });
     for (let count = 1; count <= 20; count++) {
       const input = rows(count);
       assert.deepEqual(await predict(session, request, input, gpu), input.latents);
@@ -500,6 +447,9 @@ describe('graphs of every exporter', () => {
     assert.deepEqual(fed.slice(0, 2).map(({ latent_sample: { dims: tile } }) => tile), [[1, 4, 40, 40], [1, 4, 20, 20]]);
     const at = (y: number, x: number) => data[(y * 80 + x) * 3];
     for (const [y, x] of [[0, 0], [39, 41], [79, 79]]) assert.ok(Math.abs(at(y, x) - (latents[(y >> 1) * 40 + (x >> 1)] / 2 + 0.5) * 255) <= 1);
+    const learnt = {};
+    for (let i = 0; i < 2; i++) await decode(session, request, latents, [1, 4, 40, 40], { tileSize: 64, overlap: 8 }, learnt);
+    assert.equal(fed.filter(({ latent_sample: { dims: tile } }) => tile[2] === 40).length, 2, 'once for the first picture, once for these two');
     await assert.rejects(decode(decoder(1).session, request, latents, [1, 4, 40, 40], { tileSize: 64, overlap: 8 }), { code: 'INFERENCE', message: /Memory does not suffice/ });
   });
 
