@@ -7,6 +7,7 @@ import sharp from 'sharp';
 import { exampleLayout, readFlow, type FlowNode } from '../../scripts/lib/flow.js';
 import { startNodeRed, temporaryFolder } from '../../scripts/lib/headless.js';
 import { startBroker } from '../../scripts/lib/broker.js';
+import { allEvents, readEvents } from './support/events';
 
 const examples = path.join(__dirname, '..', '..', 'examples');
 
@@ -128,15 +129,48 @@ describe('examples', function () {
       assert.equal((await fetch(`${nodeRed.url}/multidiffusion/jobs/0000000000000000`)).status, 404);
     });
 
+    it('tells its progress as server-sent events, also to one who comes late', async () => {
+      const job = (await (await post(layout, '?wait=false')).json()) as { job: string; events: string; picture: string };
+      const events = await allEvents(await fetch(nodeRed.url + job.events));
+      assert.ok(events.every((news) => news.job === job.job));
+      const names = events.map(({ event }) => event);
+      assert.deepEqual([...new Set(names)], ['accepted', 'queued', 'started', 'step', 'done'], names.join());
+      assert.equal(names.filter((event) => event === 'done').length, 1);
+      assert.equal(events.at(-1)!.seed, (layout as { seed?: number }).seed);
+      assert.equal((await fetch(nodeRed.url + job.picture)).status, 200, 'the picture is there when it is said to be done');
+
+      const late = await allEvents(await fetch(nodeRed.url + job.events));
+      assert.deepEqual(late.at(-1), events.at(-1));
+      const failed = (await (await post({ ...layout, steps: 0 }, '?wait=false')).json()) as { events: string };
+      const news = (await allEvents(await fetch(nodeRed.url + failed.events))).at(-1)!;
+      assert.equal(news.event, 'failed');
+      assert.match(String(news.error), /steps.*0.*from 1 to 1000/);
+    });
+
+    it('forgets a listener that has gone, and ends the others when the flow is deployed', async () => {
+      const job = (await (await post({ ...layout, steps: 900 }, '?wait=false')).json()) as { job: string; events: string };
+      const leave = new AbortController();
+      const streams = await Promise.all([fetch(nodeRed.url + job.events), fetch(nodeRed.url + job.events, { signal: leave.signal })]);
+      const { listeners } = nodeRed.RED.nodes.getNode(flow.find(({ name }) => name === 'listen')!.id).context().flow.get('jobs').get(job.job);
+      assert.equal(listeners.size, 2);
+      leave.abort();
+      await assert.rejects(allEvents(streams[1]));
+      await until(() => listeners.size === 1);
+      await nodeRed.deploy(flow);
+      const events = await allEvents(streams[0]);
+      assert.equal(events.at(-1)!.event, 'cancelled');
+      await until(() => listeners.size === 0);
+    });
+
     it('cancels a job, and tells that it is', async () => {
-      const { progress, picture } = (await (await post({ ...layout, steps: 900 }, '?wait=false')).json()) as { progress: string; picture: string };
+      const { progress, events, picture } = (await (await post({ ...layout, steps: 900 }, '?wait=false')).json()) as { progress: string; events: string; picture: string };
       assert.equal((await fetch(nodeRed.url + picture)).status, 409);
       assert.equal((await fetch(nodeRed.url + progress, { method: 'DELETE' })).status, 202);
-      for (let event = ''; event !== 'cancelled'; ) {
-        ({ event } = (await (await fetch(nodeRed.url + progress)).json()) as { event: string });
-        // It may not have come to the sampler yet.
-        if (event !== 'cancelled') await fetch(nodeRed.url + progress, { method: 'DELETE' });
-      }
+      let last = '';
+      for await (const { event } of readEvents(await fetch(nodeRed.url + events))) last = event;
+      assert.equal(last, 'cancelled');
+      const state = (await (await fetch(nodeRed.url + progress)).json()) as { event: string; code: string };
+      assert.deepEqual([state.event, state.code], ['cancelled', 'CANCELLED']);
     });
 
     it('asks for a token when there are tokens, and shows each client its own jobs alone', async () => {
@@ -147,10 +181,13 @@ describe('examples', function () {
       assert.equal((await post(layout)).status, 401);
       assert.equal((await post(layout, '', as('wrong').headers)).status, 401);
       assert.equal((await post(layout, '', as('s3cret').headers)).status, 200);
-      const { progress } = (await (await post(layout, '?wait=false', as('s3cret').headers)).json()) as { progress: string };
-      assert.equal((await fetch(nodeRed.url + progress)).status, 401);
-      assert.equal((await fetch(nodeRed.url + progress, as('0ther'))).status, 404);
+      const { progress, events } = (await (await post(layout, '?wait=false', as('s3cret').headers)).json()) as { progress: string; events: string };
+      for (const place of [progress, events]) {
+        assert.equal((await fetch(nodeRed.url + place)).status, 401);
+        assert.equal((await fetch(nodeRed.url + place, as('0ther'))).status, 404);
+      }
       assert.equal((await fetch(nodeRed.url + progress, as('s3cret'))).status, 200);
+      assert.equal((await allEvents(await fetch(nodeRed.url + events, as('s3cret')))).at(-1)!.event, 'done');
       await nodeRed.deploy(flow);
     });
 
@@ -207,10 +244,6 @@ describe('examples', function () {
       });
     }
 
-    async function until(condition: () => unknown): Promise<void> {
-      while (!condition()) await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-
     const progress = (): Array<{ event: string; index?: number; error?: string }> =>
       messages.filter(({ topic }) => topic === 'multidiffusion/progress').map(({ payload }) => JSON.parse(payload.toString()));
 
@@ -265,6 +298,10 @@ describe('examples', function () {
     });
   });
 });
+
+async function until(condition: () => unknown): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 20));
+}
 
 /** Of all pixels that are clearly red, the share that lies inside a box [x, y, width, height] of fractions. */
 async function redShareInside(file: string, [x, y, width, height]: number[]): Promise<number> {
