@@ -183,6 +183,17 @@ export type Values<T extends Record<string, OptionSpec>> = {
 
 export type SamplerOptions = Values<typeof SAMPLER_OPTIONS>;
 
+/** The method as the paper has it (Bar-Tal et al. 2023). The defaults are what draws best: see docs/evaluation.md. */
+export const PAPER_OPTIONS = {
+  bootstrapping: 0.2,
+  bootstrappingUnit: 'fraction',
+  bootstrappingBackground: 'random',
+  maskCentring: false,
+  fusion: 'average',
+  backgroundWeight: 0,
+  growingMasks: false,
+} as const satisfies Partial<SamplerOptions>;
+
 /**
  * Checks one value against its option. Numbers may come as text (HTTP queries are strings).
  * @returns the value in its own type; undefined for undefined, null and ''

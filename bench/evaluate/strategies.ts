@@ -1,5 +1,5 @@
 /** The ways to draw a layout that are compared. */
-import { type OptionSpec, REGION_OPTIONS, SAMPLER_OPTIONS, type SamplerOptions } from '../../dist/engine/options';
+import { type OptionSpec, PAPER_OPTIONS, REGION_OPTIONS, SAMPLER_OPTIONS, type SamplerOptions } from '../../dist/engine/options';
 import type { Region } from '../../dist/engine/multidiffusion/types';
 
 export interface Strategy {
@@ -12,17 +12,6 @@ export interface Strategy {
   /** Of every region. */
   region: Partial<Region>;
 }
-
-/** The paper's method in every option, so that the comparison stays the same when a default changes. */
-const PAPER: Partial<SamplerOptions> = {
-  bootstrapping: 0.2,
-  bootstrappingUnit: 'fraction',
-  bootstrappingBackground: 'random',
-  maskCentring: false,
-  fusion: 'average',
-  backgroundWeight: 0,
-  growingMasks: false,
-};
 
 /** What differs from the paper; the name of a strategy joins some of these by "+". */
 const PARTS: Record<string, { title?: string; options?: Partial<SamplerOptions>; region?: Partial<Region> }> = {
@@ -46,8 +35,8 @@ const PARTS: Record<string, { title?: string; options?: Partial<SamplerOptions>;
 export const SCENE_ALONE: Strategy = { name: 'scene', title: 'the scene alone, to compare with', regions: false, options: {}, region: {} };
 
 const PLAIN: Strategy = { name: 'plain', title: 'plain prompt that lists everything', regions: false, options: {}, region: {} };
-const NONE: Strategy = { name: 'none', title: 'regions, no bootstrapping', regions: true, options: { ...PAPER, bootstrapping: 0 }, region: {} };
-const AS_PAPER: Strategy = { name: 'paper', title: 'bootstrapping 20 %, random colours (the paper)', regions: true, options: PAPER, region: {} };
+const NONE: Strategy = { name: 'none', title: 'regions, no bootstrapping', regions: true, options: { ...PAPER_OPTIONS, bootstrapping: 0 }, region: {} };
+const AS_PAPER: Strategy = { name: 'paper', title: 'bootstrapping 20 %, random colours (the paper)', regions: true, options: PAPER_OPTIONS, region: {} };
 
 /** @throws Error naming the part that is unknown, and the known ones */
 function combine(name: string): Strategy {
@@ -55,7 +44,7 @@ function combine(name: string): Strategy {
     if (!Object.hasOwn(PARTS, part)) throw new Error(`--strategies has '${part}'; there are plain, none, paper, and joined by "+": ${Object.keys(PARTS).join(', ')}.`);
     return PARTS[part];
   });
-  const options: Partial<SamplerOptions> = Object.assign({}, PAPER, ...chosen.map((part) => part.options));
+  const options: Partial<SamplerOptions> = Object.assign({}, PAPER_OPTIONS, ...chosen.map((part) => part.options));
   const titles = [`bootstrapping ${100 * options.bootstrapping!} %`, ...chosen.flatMap(({ title }) => title ?? [])];
   return { name, title: titles.join(', '), regions: true, options, region: Object.assign({}, ...chosen.map((part) => part.region)) };
 }

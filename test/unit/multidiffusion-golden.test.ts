@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
 import { sample } from '../../dist/engine/multidiffusion/sample';
+import { PAPER_OPTIONS } from '../../dist/engine/options';
 import { Tensor } from '../../dist/engine/tensor';
 import { AnalyticModel, conditioning, constantLatents, region } from './support/analytic-model';
 import { readNpy } from './support/npy';
@@ -27,6 +28,7 @@ describe('MultiDiffusion against the official program', () => {
           conditioning: conditioning(expected.prompt_scalars[p + 1], expected.negative_scalars[p + 1]),
         })),
         options: {
+          ...PAPER_OPTIONS,
           width: expected.width,
           height: expected.height,
           steps: expected.steps,

@@ -8,7 +8,7 @@ import { createJob } from '../../dist/engine/multidiffusion/prepare';
 import { sample, takeStep } from '../../dist/engine/multidiffusion/sample';
 import type { Region } from '../../dist/engine/multidiffusion/types';
 import { weightsAt } from '../../dist/engine/multidiffusion/weights';
-import { SCHEDULER_NAMES } from '../../dist/engine/options';
+import { PAPER_OPTIONS, SCHEDULER_NAMES } from '../../dist/engine/options';
 import { withScheduler } from '../../dist/engine/schedulers';
 import { Tensor } from '../../dist/engine/tensor';
 import { AnalyticModel, conditioning, mask, region } from './support/analytic-model';
@@ -311,7 +311,7 @@ describe('bootstrapping', () => {
   });
 
   it('shows a region its part of the picture on a noised plain background, the others the whole', async () => {
-    const job = await createJob(new AnalyticModel(), request({ scheduler: 'EulerDiscreteScheduler' }));
+    const job = await createJob(new AnalyticModel(), request({ ...PAPER_OPTIONS, scheduler: 'EulerDiscreteScheduler' }));
     const [shared, own] = prepareInputs(job, 0);
     assert.deepEqual(shared.prompts, [0, 2]);
     assert.equal(shared.latents, job.latents);
@@ -332,7 +332,7 @@ describe('bootstrapping', () => {
 
   it('takes as many colours as bootstrapped evaluations, or white', async () => {
     const model = new AnalyticModel();
-    const job = await createJob(model, request({ bootstrapping: 0.6 }));
+    const job = await createJob(model, request({ ...PAPER_OPTIONS, bootstrapping: 0.6 }));
     assert.equal(model.images, 6);
     assert.equal(job.backgrounds.length, 6);
     assert.ok(new Set(job.backgroundPicks.map(([pick]) => pick)).size > 1);

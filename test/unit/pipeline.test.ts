@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { openCheckpoint, sample, type Checkpoint, type Region } from '../../dist/engine';
 import { halfToFloat } from '../../dist/engine/inference/float16';
 import { TorchGenerator } from '../../dist/engine/noise';
+import { PAPER_OPTIONS } from '../../dist/engine/options';
 import { Tensor } from '../../dist/engine/tensor';
 import { checkpointFolder, difference, golden, goldenResult, shareBeyond } from './support/checkpoints';
 import { readNpy } from './support/npy';
@@ -106,6 +107,7 @@ describe('tiny-sd2 as the official MultiDiffusion program', () => {
         background: conditionings[0],
         regions,
         options: {
+          ...PAPER_OPTIONS,
           steps, height, width, guidanceScale: result.case.guidance_scale, windowSize: window * 8,
           bootstrapping: result.case.bootstrap_steps, bootstrappingUnit: 'steps',
         },
