@@ -293,7 +293,7 @@ export class InferenceClient {
       this.setStatus('ready');
       this.dispatch();
     } else {
-      this.rejectAll(new MultiDiffusionError(message.code, withReason(message.message, this.stderr)));
+      this.rejectAll(new MultiDiffusionError(message.code, message.message));
       void this.end('failed', message.message);
     }
   }
@@ -399,10 +399,4 @@ function describeDeath(how: string, wasOpen: boolean, stderr: string): string {
   const memory = how.includes('SIGKILL') ? ' The system may have ended it because memory ran out.' : '';
   const said = stderr.trim().slice(-600);
   return `The inference process ended twice ${when} (${how}).${memory} The next request starts it again.${said ? ` It said: ${said}` : ''}`;
-}
-
-/** ONNX Runtime tells the name of a library that it did not find on stderr only. */
-function withReason(message: string, stderr: string): string {
-  const library = /(lib[\w.+-]+\.so[\d.]*): cannot open shared object file/.exec(stderr);
-  return library ? `${message} Missing: ${library[1]}.` : message;
 }

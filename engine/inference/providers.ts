@@ -29,7 +29,7 @@ export async function chooseProvider(setup: ProviderSetup): Promise<ChosenProvid
     executionProviders: [{ name: 'cuda', deviceId: setup.deviceId }, 'cpu'],
     ...threadOptions(setup.threads),
   };
-  const missing = await findMissingLibraries();
+  const missing = findMissingProvider();
   const memory = missing ? undefined : await gpuMemory(setup.deviceId, setup.memoryBudget);
   const obstacle = missing ?? (await tryProbe(cuda));
   if (!obstacle) return { name: 'cuda', description: `cuda:${setup.deviceId}`, sessionOptions: cuda, memory };
@@ -60,7 +60,7 @@ function threadOptions(threads: number): InferenceSession.SessionOptions {
 }
 
 /** CUDA's part of ONNX Runtime is fetched separately; without its files there is nothing to try. */
-async function findMissingLibraries(): Promise<string | undefined> {
+function findMissingProvider(): string | undefined {
   if (process.platform !== 'linux' || process.arch !== 'x64') {
     return `ONNX Runtime for Node.js has CUDA on Linux x64 only, and this is ${process.platform} ${process.arch}`;
   }
@@ -83,19 +83,42 @@ async function tryProbe(options: InferenceSession.SessionOptions): Promise<strin
     const values = output.data as Float32Array;
     return input.every((value, i) => Math.abs(values[i] - 2 * value) < 1e-3) ? undefined : 'a test model gave wrong results on it';
   } catch (error) {
-    return explainCudaFailure((error as Error).message);
+    return explainCudaFailure((error as Error).message, isInstalled);
   }
 }
 
-/** What a failed try on CUDA means, in words that say what to do. */
-export function explainCudaFailure(message: string): string {
-  const reason = message.split('\n')[0];
-  if (/cudnn/i.test(message)) return `cuDNN 9 missing: install it, or point multidiffusion.libraryPath in settings.js at it (${reason})`;
-  if (/Failed to load shared library/.test(message)) return `CUDA 13 or cuDNN 9 missing: install them, or point multidiffusion.libraryPath in settings.js at them (${reason})`;
-  if (/CUDA failure (35|803)\b|driver version is insufficient|unsupported display driver/.test(message)) return `driver too old: CUDA 13 needs an NVIDIA driver of version 580 or newer (${reason})`;
-  if (/CUDA failure 100\b|no CUDA-capable device/.test(message)) return `no NVIDIA GPU found: nvidia-smi must list it, also inside a container (${reason})`;
-  if (/CUDA failure 101\b|invalid device ordinal/.test(message)) return `no GPU has this number: nvidia-smi lists them from 0 (${reason})`;
-  if (/CUDA failure 209\b|no kernel image/.test(message)) return `GPU too old: CUDA 13 needs one of the Turing generation (2018) or newer (${reason})`;
+/** What the CUDA provider is linked to; when one is not found ONNX Runtime says so on stderr only. */
+const DRIVER = 'libcuda.so.1';
+const CUDA_LIBRARIES = ['libcudart.so.13', 'libcublasLt.so.13', 'libcublas.so.13', 'libcurand.so.10'];
+
+/** Whether the system's loader finds a library. It is no module of Node's: another error means that it was loaded. */
+function isInstalled(library: string): boolean {
+  try {
+    process.dlopen({ exports: {} }, library);
+    return true;
+  } catch (error) {
+    return !/cannot open shared object file/.test((error as Error).message);
+  }
+}
+
+/**
+ * What a failed try on CUDA means, in words that say what to do.
+ * @param message ONNX Runtime's
+ * @param installed whether a library can be loaded
+ */
+export function explainCudaFailure(message: string, installed: (library: string) => boolean = () => true): string {
+  if (/Failed to load shared library/.test(message)) {
+    if (!installed(DRIVER)) return `NVIDIA driver not installed (${DRIVER} is missing): install version 580 or newer; a container needs --gpus all`;
+    const missing = CUDA_LIBRARIES.filter((library) => !installed(library));
+    if (missing.length > 0) return `CUDA 13 missing (${missing.join(', ')}): install it, or point multidiffusion.libraryPath in settings.js at it`;
+  }
+  // Around it stand C++ signatures, and the machine's name.
+  const reason = /\b[A-Z_]+ failure \d+: [^;\n]*/.exec(message)?.[0].trim() ?? message.split('\n')[0];
+  if (/cuDNN is (unavailable|not available)/i.test(message)) return `cuDNN 9 missing: install it, or point multidiffusion.libraryPath in settings.js at it (${reason})`;
+  if (/CUDA failure (35|803)\b/.test(message)) return `driver too old: CUDA 13 needs an NVIDIA driver of version 580 or newer (${reason})`;
+  if (/CUDA failure 100\b/.test(message)) return `no NVIDIA GPU found: nvidia-smi must list it, also inside a container (${reason})`;
+  if (/CUDA failure 101\b/.test(message)) return `no GPU has this number: nvidia-smi lists them from 0 (${reason})`;
+  if (/CUDA failure 209\b/.test(message)) return `GPU too old: CUDA 13 needs one of the Turing generation (2018) or newer (${reason})`;
   if (isOutOfMemory(message)) return `GPU memory is full: end what else uses it (${reason})`;
   return reason;
 }

@@ -130,17 +130,29 @@ describe('files of a repository', () => {
 });
 
 describe('CUDA', () => {
+  /** As ONNX Runtime 1.29 says it. */
+  const thrown = (failure: string): string =>
+    `/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:154 std::conditional_t<THRW, void, onnxruntime::common::Status> onnxruntime::CudaCall(ERRTYPE, const char*, const char*, SUCCTYPE, const char*, const char*, int) [with ERRTYPE = cudaError; bool THRW = true] ${failure} ; GPU=-1 ; hostname=secret ; file=/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider.cc ; line=345 ; expr=cudaSetDevice(info_.device_id); `;
   for (const [message, meaning] of [
-    ['OrtSessionOptionsAppendExecutionProvider_Cuda: Failed to load shared library', /^CUDA 13 or cuDNN 9 missing: .*libraryPath/],
-    ['cuDNN is unavailable on this system', /^cuDNN 9 missing/],
-    ['CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version ; GPU=0', /^driver too old: .*580/],
-    ['CUDA failure 100: no CUDA-capable device is detected', /^no NVIDIA GPU found: .*nvidia-smi/],
-    ['CUDA failure 101: invalid device ordinal', /^no GPU has this number/],
-    ['CUDA failure 2: out of memory', /^GPU memory is full/],
+    [thrown('CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version'), /^driver too old: .*580.* \(CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version\)$/],
+    [thrown('CUDA failure 100: no CUDA-capable device is detected'), /^no NVIDIA GPU found: .*nvidia-smi.* \(CUDA failure 100: no CUDA-capable device is detected\)$/],
+    [thrown('CUDA failure 101: invalid device ordinal'), /^no GPU has this number.*\(CUDA failure 101: invalid device ordinal\)$/],
+    [thrown('CUDA failure 209: no kernel image is available for execution on the device'), /^GPU too old: .*Turing/],
+    [thrown('CUDA failure 2: out of memory'), /^GPU memory is full: .*\(CUDA failure 2: out of memory\)$/],
+    [thrown('CUDNN failure 1001: CUDNN_STATUS_NOT_INITIALIZED'), /^CUDNN failure 1001: CUDNN_STATUS_NOT_INITIALIZED$/],
+    ['cuDNN is unavailable or disabled for CUDA Execution Provider: Conv', /^cuDNN 9 missing: .*libraryPath.*Conv\)$/],
+    ['cuDNN is not available. Install cuDNN, update the system library search path, or set enable_cudnn=0', /^cuDNN 9 missing/],
     ['something else\nat line 5', /^something else$/],
   ] as const) {
-    it(`explains “${message.split('\n')[0]}”`, () => assert.match(explainCudaFailure(message), meaning));
+    it(`explains “${(/\w+ failure [^;]*/.exec(message) ?? message.split('\n'))[0].trim()}”`, () => assert.match(explainCudaFailure(message), meaning));
   }
+
+  it('names what the provider could not be loaded without', () => {
+    const explain = (...missing: string[]): string => explainCudaFailure('OrtSessionOptionsAppendExecutionProvider_Cuda: Failed to load shared library', (library) => !missing.includes(library));
+    assert.match(explain('libcuda.so.1', 'libcublas.so.13'), /^NVIDIA driver not installed \(libcuda\.so\.1 is missing\): .*580/);
+    assert.match(explain('libcudart.so.13', 'libcurand.so.10'), /^CUDA 13 missing \(libcudart\.so\.13, libcurand\.so\.10\): .*libraryPath/);
+    assert.match(explain(), /^OrtSessionOptionsAppend.*Failed to load shared library$/);
+  });
 
   it('is refused by name where it can’t be had, and the setup says the same', async function () {
     this.timeout(60_000);
