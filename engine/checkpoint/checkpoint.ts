@@ -202,18 +202,20 @@ export class Checkpoint implements DiffusionModel {
 
   async predict(rows: UNetRow[], timestep: number, options: CallOptions = {}): Promise<Tensor<'float32'>[]> {
     if (rows.length === 0) return [];
-    const { dims } = rows[0].latents;
-    const rowSize = rows[0].latents.size;
-    const latents = new Float32Array(rows.length * rowSize);
-    rows.forEach((row, i) => {
-      if (row.latents.size !== rowSize) throw new InvalidInputError(`rows[${i}].latents`, row.latents.dims, `[${dims.join(', ')}] as in rows[0]`);
-      latents.set(row.latents.data, i * rowSize);
+    const { dims, size: rowSize } = rows[0].latents;
+    // What several rows see crosses once.
+    const inputs = [...new Set(rows.map((row) => row.latents))];
+    const latents = new Float32Array(inputs.length * rowSize);
+    inputs.forEach((input, i) => {
+      if (input.size !== rowSize) throw new InvalidInputError('rows[].latents', input.dims, `[${dims.join(', ')}] as in rows[0]`);
+      latents.set(input.data, i * rowSize);
     });
     const { outputs, runMilliseconds } = await this.processes.call(
       'predict',
       (client) => ({
         latents,
-        dims: [rows.length, ...dims.slice(1)],
+        dims: [inputs.length, ...dims.slice(1)],
+        inputOf: inputs.length < rows.length ? rows.map((row) => inputs.indexOf(row.latents)) : undefined,
         timestep,
         embeddings: rows.map((row) => client.hold(row.embeddings)),
         guidanceScales: this.facts.guidanceEmbedded ? rows.map((row) => row.guidanceScale ?? 1) : undefined,

@@ -54,7 +54,7 @@ class Model {
       if (!tensor) throw new MultiDiffusionError('INFERENCE', `The inference process does not hold the embeddings ${key}.`);
       return tensor;
     });
-    return predict(await this.sessions.get('unet'), request, { ...params, embeddings }, this.batches);
+    return predict(await this.sessions.get('unet'), request, { ...params, ...expand(params), embeddings }, this.batches);
   }
 
   async decode(request: Request, params: Calls['decode']['params']): Promise<Calls['decode']['result']> {
@@ -73,6 +73,15 @@ class Model {
     const { data, dims } = await encodeImages(await this.sessions.get('vaeEncoder'), request, params.pixels, params.dims, latentChannels);
     return { latents: data.map((value) => (value - shiftFactor) * scalingFactor), dims };
   }
+}
+
+/** Inputs, repeated for all the rows that see them. */
+function expand({ latents, dims, inputOf }: Calls['predict']['params']): { latents: Float32Array; dims: number[] } {
+  if (!inputOf) return { latents, dims };
+  const size = latents.length / dims[0];
+  const rows = new Float32Array(inputOf.length * size);
+  inputOf.forEach((input, row) => rows.set(latents.subarray(input * size, (input + 1) * size), row * size));
+  return { latents: rows, dims: [inputOf.length, ...dims.slice(1)] };
 }
 
 const held = new Map<string, WireTensor>();

@@ -53,16 +53,18 @@ export interface Calls {
   };
   predict: {
     params: {
-      /** All rows in one array, [rows, C, h, w]. */
+      /** All inputs in one array, [inputs, C, h, w]. */
       latents: Float32Array;
       dims: number[];
+      /** For each row which of the inputs it sees; without it each row has its own. */
+      inputOf?: number[];
       timestep: number;
       /** For each row the id of held embeddings. */
       embeddings: string[];
       /** For each row, when the UNet takes the guidance scale as an input. */
       guidanceScales?: number[];
     };
-    /** Model outputs, laid out like `latents`, and the time that the UNet itself took. */
+    /** Model outputs, [rows, C, h, w], and the time that the UNet itself took. */
     result: { outputs: Float32Array; runMilliseconds: number };
   };
   decode: {

@@ -9,6 +9,7 @@ import { addressedUniform } from '../noise';
 import { Tensor } from '../tensor';
 import { estimateLatents, latentColours } from './colours';
 import type { SamplingJob } from './job';
+import { type Colour, encodeColours, plainImage } from './plain-colours';
 import { cellsOf, crop, roll, type View } from './views';
 import { Reach, weightsAt } from './weights';
 
@@ -22,9 +23,6 @@ export interface StepInput {
   /** How far down and to the right the latents were moved: what is predicted from them is moved back. */
   moved?: [down: number, right: number];
 }
-
-/** Encoding stays within this much memory, whatever the number of backgrounds. */
-const IMAGES_PER_CALL = 8;
 
 /**
  * The inputs of one step. A prompt that is not bootstrapped sees the shared latents x; a bootstrapped one sees
@@ -86,51 +84,42 @@ function centred(input: StepInput, holds: (cell: number) => boolean): StepInput 
 }
 
 /**
- * The pictures behind bootstrapped regions: as many random plain colours as there are bootstrapping evaluations
- * (as the official program has it), one plain colour, or a picture.
- * @param height, width of a window in pixels
- * @returns each makes one of them, uint8 [height, width, 3]
+ * What lies behind bootstrapped regions, as latents [1, C, h, w] of a window: as many random plain colours as there
+ * are bootstrapping evaluations (as the official program has it), one plain colour, or a picture. By the encoder,
+ * or without one about as the decoder would turn them back (see colours.ts).
+ * @param count of random colours
+ * @returns undefined when the model can neither encode nor decode
  * @throws MissingInputError when the picture is needed and not there
  */
-export function backgroundImages({ options, seed, bootstrappingImage }: SamplingJob, count: number, height: number, width: number): Array<() => Tensor<'uint8'>> {
+export async function encodeBackgrounds(model: DiffusionModel, job: SamplingJob, count: number, signal?: AbortSignal): Promise<Tensor<'float32'>[] | undefined> {
+  const { latentFactor, canEncodeImages } = model.facts;
+  const [view] = job.views;
+  const [height, width] = [view.height * latentFactor, view.width * latentFactor];
+  const colours = backgroundColours(job, count);
+  const picture = colours ? undefined : resizeImage(pictureBehind(job), height, width);
+  if (canEncodeImages) return picture ? model.encodeImages([picture], { signal }) : encodeColours(model, colours!, [height, width], { signal });
+  const map = await latentColours(model, { signal });
+  if (!map) return undefined;
+  return picture ? [estimateLatents(map, picture, latentFactor)] : colours!.map((colour) => estimateLatents(map, plainImage(colour, height, width), latentFactor));
+}
+
+/** Undefined for a picture. */
+function backgroundColours({ options, seed }: SamplingJob, count: number): Colour[] | undefined {
   switch (options.bootstrappingBackground) {
     case 'image':
-      if (!bootstrappingImage) throw new MissingInputError('bootstrappingImage', "With bootstrappingBackground 'image', send the picture that regions should see around them.");
-      return [() => resizeImage(bootstrappingImage, height, width)];
+      return undefined;
     case 'white':
-      return [() => plainImage([255, 255, 255], height, width)];
+      return [[255, 255, 255]];
     case 'colour':
-      return [() => plainImage([...Buffer.from(options.bootstrappingColour.slice(1), 'hex')], height, width)];
+      return [[...Buffer.from(options.bootstrappingColour.slice(1), 'hex')]];
     default:
-      return Array.from({ length: count }, (_, i) => () => {
-        const colour = addressedUniform(seed, 'bootstrapping-colour', i, 3).map((c) => Math.round(255 * c));
-        return plainImage(colour, height, width);
-      });
+      return Array.from({ length: count }, (_, i) => addressedUniform(seed, 'bootstrapping-colour', i, 3).map((c) => Math.round(255 * c)));
   }
 }
 
-/**
- * The backgrounds as latents [1, C, h, w] of a window: by the encoder, or without one about as the decoder
- * would turn them back (see colours.ts).
- * @returns undefined when the model can neither encode nor decode
- */
-export async function encodeBackgrounds(model: DiffusionModel, images: Array<() => Tensor<'uint8'>>, signal?: AbortSignal): Promise<Tensor<'float32'>[] | undefined> {
-  if (!model.facts.canEncodeImages) {
-    const colours = await latentColours(model, { signal });
-    return colours && images.map((image) => estimateLatents(colours, image(), model.facts.latentFactor));
-  }
-  const backgrounds: Tensor<'float32'>[] = [];
-  for (let i = 0; i < images.length; i += IMAGES_PER_CALL) {
-    const some = images.slice(i, i + IMAGES_PER_CALL).map((image) => image());
-    backgrounds.push(...(await model.encodeImages(some, { signal })));
-  }
-  return backgrounds;
-}
-
-function plainImage(colour: number[], height: number, width: number): Tensor<'uint8'> {
-  const data = new Uint8Array(height * width * 3);
-  for (let i = 0; i < data.length; i++) data[i] = colour[i % 3];
-  return Tensor.uint8(data, [height, width, 3]);
+function pictureBehind({ bootstrappingImage }: SamplingJob): Tensor<'uint8'> {
+  if (!bootstrappingImage) throw new MissingInputError('bootstrappingImage', "With bootstrappingBackground 'image', send the picture that regions should see around them.");
+  return bootstrappingImage;
 }
 
 /**

@@ -41,6 +41,7 @@ export function addPredictions(job: SamplingJob, index: number, sum: FusionSum, 
     for (let i = 0; i < cells.length; i++) {
       const cell = cells[i];
       const weight = masks[prompt][cell] * job.windowWeights[i];
+      if (weight === 0) continue;
       sum.weight[cell] += weight;
       for (let c = 0; c < job.grid.channels; c++) sum.value[c * planeSize + cell] += weight * noise[c * cells.length + i];
     }

@@ -7,7 +7,7 @@ import { addressedNoise, torchNoise } from '../noise';
 import { resolveOptions, SAMPLER_OPTIONS, type SamplerOptions } from '../options';
 import { createScheduler, withScheduler } from '../schedulers';
 import { Tensor } from '../tensor';
-import { backgroundImages, encodeBackgrounds, pickBackgrounds } from './bootstrap';
+import { encodeBackgrounds, pickBackgrounds } from './bootstrap';
 import { findProblems } from './findings';
 import type { SampleRequest, SamplingJob } from './job';
 import { type LatentRegion, preparePrompt, prepareRegions, tensorSharer } from './regions';
@@ -162,8 +162,7 @@ export async function addBackgrounds(job: SamplingJob, model: DiffusionModel, re
     job.backgrounds.push(...request.backgrounds);
   } else {
     throwIfCancelled(request.signal);
-    const images = backgroundImages(job, count, view.height * facts.latentFactor, view.width * facts.latentFactor);
-    const encoded = await encodeBackgrounds(model, images, request.signal);
+    const encoded = await encodeBackgrounds(model, job, count, request.signal);
     job.backgrounds.push(...(encoded ?? [plainGrey(shape)]));
     if (!encoded) {
       const message = `${facts.name} has no VAE encoder, so bootstrapping uses a plain grey background. Add vae_encoder to the model's folder for better regions.`;

@@ -22,14 +22,12 @@ export type SchedulerFactory = (config: SchedulerConfig, steps: number, options:
 
 /** Σ coefficient · tensor, summed in double precision. */
 export function combine(...terms: [coefficient: number, tensor: Latents][]): Latents {
-  const arrays = terms.map(([, tensor]) => tensor.data);
-  const sums = new Float32Array(arrays[0].length);
-  for (let i = 0; i < sums.length; i++) {
-    let sum = 0;
-    for (let k = 0; k < arrays.length; k++) sum += terms[k][0] * arrays[k][i];
-    sums[i] = sum;
+  const sums = new Float64Array(terms[0][1].size);
+  for (const [coefficient, tensor] of terms) {
+    const { data } = tensor;
+    for (let i = 0; i < sums.length; i++) sums[i] += coefficient * data[i];
   }
-  return Tensor.float32(sums, [...terms[0][1].dims]);
+  return Tensor.float32(new Float32Array(sums), [...terms[0][1].dims]);
 }
 
 /**

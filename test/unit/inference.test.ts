@@ -107,6 +107,17 @@ describe('inference process', function () {
     assert.deepEqual(await Promise.all([...latents.keys()].map(predictAt)), expected);
   });
 
+  it('rows that see the same latents get what they would get alone', async () => {
+    const [a, b] = [torchNoise(1, [1, 4, 8, 8]), torchNoise(2, [1, 4, 8, 8])];
+    const { negativeEmbeddings } = await checkpoint.encodeConditioning('a cat');
+    const rows = [a, a, b, a].map((latents, i) => ({ latents, embeddings: i % 2 ? negativeEmbeddings : embeddings }));
+    const together = await checkpoint.predict(rows, 500);
+    const apart = await checkpoint.predict(rows.map(({ latents, ...row }) => ({ ...row, latents: Tensor.float32(latents.data.slice(), latents.dims) })), 500);
+    assert.deepEqual(together.map(({ data }) => data), apart.map(({ data }) => data));
+    assert.deepEqual(together[3].data, together[1].data);
+    assert.notDeepEqual(together[2].data, together[0].data);
+  });
+
   it('closed: the process is gone, what was asked is cancelled, and asking again is an error', async () => {
     const pid = checkpoint.pid as number;
     const long = longPredict();
