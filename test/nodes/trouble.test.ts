@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import fsPromises from 'node:fs/promises';
 import path from 'node:path';
 import { acquireCheckpoint, openCheckpoint, type Checkpoint, Tensor, torchNoise } from '../../dist/engine';
-import { closeModels, encode, getNode, model, sampler, startFlow, stopFlow, temporaryDirectory, TINY, TINY_LCM, type Any, type FlowNode } from './support/flow';
+import { closeModels, deploy, encode, getNode, model, sampler, startFlow, stopFlow, temporaryDirectory, TINY, TINY_LCM, type Any, type FlowNode } from './support/flow';
 
 const small = { width: 64, height: 64, steps: 1 };
 const nodes = (folder = TINY): FlowNode[] => [
@@ -94,6 +94,25 @@ describe('trouble', function () {
       assert.equal(error.code, 'PROCESS_DIED');
       assert.match(error.message, /could not be started.*ENOENT/);
     });
+    await flow.ok('encode', {});
+  });
+
+  it('work that never ends: its node closes all the same, before Node-RED gives up on it', async () => {
+    const flow = await startFlow(nodes());
+    await flow.ok('encode', {});
+    const checkpoint = (await checkpointOf()) as Any;
+    const { decode } = checkpoint;
+    const errors: string[] = [];
+    try {
+      const stuck = new Promise((resolve) => (checkpoint.decode = () => new Promise(() => resolve(undefined))));
+      flow.send('encode', {});
+      await stuck;
+      getNode('decode').on('call:error', (call: Any) => errors.push(String(call.firstArg)));
+      await deploy(flow, nodes());
+    } finally {
+      checkpoint.decode = decode;
+    }
+    assert.deepEqual(errors, []);
     await flow.ok('encode', {});
   });
 
