@@ -91,6 +91,8 @@ export const LOOP_OPTIONS = {
 /** What multidiffusion-bootstrap takes; 'sampler': as the sampler has it. */
 export const BOOTSTRAP_OPTIONS = {
   bootstrapping: { type: 'choice', choices: ['sampler', 'none', ...SAMPLER_OPTIONS.bootstrappingBackground.choices], default: 'sampler' },
+  /** Whether bootstrapped regions are moved to the middle of their windows. */
+  centring: { type: 'choice', choices: ['sampler', 'on', 'off'], default: 'sampler' },
 } as const satisfies Record<string, OptionSpec>;
 
 /** What multidiffusion-fuse takes; 'sampler': as the sampler has it. */

@@ -7,6 +7,7 @@ import { handleSteps, stepOptions } from './kit/steps';
 
 interface BootstrapDef extends NodeDef {
   bootstrapping?: string;
+  centring?: string;
 }
 
 export = function (RED: NodeAPI): void {
@@ -14,12 +15,13 @@ export = function (RED: NodeAPI): void {
     RED.nodes.createNode(this, config);
 
     handleSteps(RED, this, async (msg, step, loop, job) => {
-      const { bootstrapping } = stepOptions(BOOTSTRAP_OPTIONS, step, config);
+      const { bootstrapping, centring } = stepOptions(BOOTSTRAP_OPTIONS, step, config);
       const latents = loop.latentsOf(msg);
       const variant = await loop.variant(bootstrapping);
       for (const finding of variant === job ? [] : variant.findings.splice(0)) this.warn(finding.message);
       variant.latents = latents;
-      step.inputs = wireInputs(prepareInputs(variant, job.index));
+      const moving = centring === 'sampler' ? variant : { ...variant, options: { ...variant.options, maskCentring: centring === 'on' } };
+      step.inputs = wireInputs(prepareInputs(moving, job.index));
       step.bootstrapping = bootstrapping;
     });
   });

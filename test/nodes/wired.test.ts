@@ -96,6 +96,16 @@ describe('wired steps', function () {
       same(await compare(on, loop('sampler', off, { bootstrap: { bootstrapping: 'white' } }), TINY_LCM));
     });
 
+    it('so that the bootstrap node moves regions to the middle or leaves them, whatever the sampler says', async () => {
+      for (const maskCentring of [true, false]) {
+        const [one, other] = [{ ...bootstrapped, maskCentring }, { ...bootstrapped, maskCentring: !maskCentring }];
+        same(await compare(one, loop('sampler', other, { bootstrap: { centring: maskCentring ? 'on' : 'off' } }), TINY_LCM));
+        await stopFlow();
+        different(await compare(one, loop('sampler', other), TINY_LCM));
+        await stopFlow();
+      }
+    });
+
     it('with several fuse nodes that are mixed', async () => {
       const nodes = (mix: number): FlowNode[] => [wired('sampler', 'bootstrap', 'out', small), bootstrap('bootstrap', 'denoise'), denoise('denoise', 'fuse'), fuse('fuse', 'fuse2', { fusion: 'first' }), fuse('fuse2', 'sampler', { fusion: 'last', mix })];
       same(await compare({ ...small, fusion: 'first' }, nodes(0)));
