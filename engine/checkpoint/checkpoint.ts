@@ -92,7 +92,6 @@ export async function openCheckpoint(folder: string, options: CheckpointOptions 
         vaeEncoder: layout.vaeEncoder?.path,
       },
       stamps,
-      vaeEncoderHasExternalData: (layout.vaeEncoder?.externalData.size ?? 0) > 0,
       tokenizerFolder: layout.tokenizerFolder,
       maxTokens: facts.maxTokens,
       latentChannels: facts.latentChannels,

@@ -10,7 +10,8 @@ import { MultiDiffusionError } from '../errors';
 import { parsePythonJson } from '../schedulers/config';
 import type { SchedulerConfig } from '../schedulers/scheduler';
 import { readManifest } from './manifest';
-import { DamagedOnnxError, readOnnxHeader, type OnnxHeader } from './onnx-header';
+import { readOnnxHeader, type OnnxHeader } from './onnx-header';
+import { DamagedMessageError } from './protobuf';
 
 export interface OnnxModel extends OnnxHeader {
   path: string;
@@ -111,7 +112,7 @@ async function readModel(root: string, component: string): Promise<OnnxModel> {
   try {
     header = await readOnnxHeader(path);
   } catch (error) {
-    if (error instanceof DamagedOnnxError) throw damaged(error.message);
+    if (error instanceof DamagedMessageError) throw damaged(error.message);
     throw checkpointError(`${path} cannot be read (${(error as Error).message}).`, error);
   }
 

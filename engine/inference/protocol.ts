@@ -14,8 +14,6 @@ export interface ProcessSetup {
   components: { textEncoder: string; unet: string; vaeDecoder: string; vaeEncoder?: string };
   /** What the checkpoint's files looked like when it was opened; see stamps.ts. */
   stamps?: Record<string, string>;
-  /** Then the encoder can be loaded from its path only, and its noise can't be silenced. */
-  vaeEncoderHasExternalData: boolean;
   tokenizerFolder: string;
   maxTokens: number;
   latentChannels: number;

@@ -1,7 +1,8 @@
 /** The ONNX sessions of one checkpoint, each loaded when it is first needed; only in the inference process. */
 import { readFile } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { InferenceSession } from 'onnxruntime-node';
+import { readOnnxHeader } from '../checkpoint/onnx-header';
 import { findChanged } from '../checkpoint/stamps';
 import { CancelledError, MultiDiffusionError } from '../errors';
 import { floatToHalf, halfToFloat } from './float16';
@@ -100,8 +101,10 @@ export class Sessions {
     try {
       const changed = await findChanged(this.setup.stamps ?? {}, dirname(path));
       if (changed) throw new MultiDiffusionError('CHECKPOINT', `${changed} has been changed or removed since the checkpoint was opened. Send the message again: the checkpoint is then opened anew.`);
-      const silent = component === 'vaeEncoder' && !this.setup.vaeEncoderHasExternalData ? silenceNoise(await readFile(path)) : undefined;
-      const session = silent ? await InferenceSession.create(silent, this.options) : await InferenceSession.create(path, this.options);
+      const silent = component === 'vaeEncoder' ? silenceNoise(await readFile(path)) : undefined;
+      const session = silent
+        ? await InferenceSession.create(silent, { ...this.options, externalData: await readExternalData(path) })
+        : await InferenceSession.create(path, this.options);
       return new Session(component, session, this.turns);
     } catch (error) {
       if (error instanceof MultiDiffusionError) throw error;
@@ -110,6 +113,12 @@ export class Sessions {
       this.onLoading(component, true);
     }
   }
+}
+
+/** Weights outside of a model's file, for a model that is loaded from memory, where ONNX Runtime does not look for them. */
+async function readExternalData(path: string): Promise<Array<{ path: string; data: Uint8Array }>> {
+  const { externalData } = await readOnnxHeader(path);
+  return Promise.all([...externalData.keys()].map(async (location) => ({ path: location, data: await readFile(join(dirname(path), location)) })));
 }
 
 function explainLoadFailure(path: string, message: string): string {

@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { openCheckpoint, torchNoise, type Checkpoint } from '../../dist/engine';
+import { openCheckpoint, Tensor, torchNoise, type Checkpoint } from '../../dist/engine';
 import { readFacts, readVaeFacts } from '../../dist/engine/checkpoint/facts';
 import { readLayout } from '../../dist/engine/checkpoint/layout';
 import { libraryFolders } from '../../dist/engine/inference/libraries';
@@ -50,6 +50,37 @@ describe('layouts', function () {
         assert.deepEqual(files, [`unet/${name}`, 'unet/model.onnx'], 'a download takes it along');
       });
     }
+  });
+
+  it('whose VAE encoder draws its latents and keeps its weights beside it give the means all the same', async () => {
+    const folder = copy('tiny-sd2');
+    const image = Tensor.uint8(Uint8Array.from({ length: 64 * 64 * 3 }, (_, i) => (i * 7) % 256), [64, 64, 3]);
+    const encode = async (checkpoint: Checkpoint): Promise<Float32Array> => (await checkpoint.encodeImages([image]))[0].data;
+    const expected = await use(folder, encode);
+    const model = path.join(folder, 'vae_encoder/model.onnx');
+    const data: Buffer[] = [];
+    let offset = 0;
+    const moveOut = (tensor: Buffer): Buffer => {
+      // A tensor's raw_data becomes external_data and data_location.
+      const entry = (key: string, value: string): Buffer => field(13, Buffer.concat([field(1, key), field(2, value)]));
+      let raw: Buffer | undefined;
+      const rest = rewrite(tensor, [9], (content) => {
+        raw = content;
+        return Buffer.alloc(0);
+      });
+      if (!raw) return tensor;
+      data.push(raw);
+      offset += raw.length;
+      // An empty raw_data, a tag and a length, is left out.
+      const at = rest.indexOf(field(9, Buffer.alloc(0)));
+      return Buffer.concat([rest.subarray(0, at), rest.subarray(at + 2), entry('location', 'weights.pb'), entry('offset', String(offset - raw.length)), entry('length', String(raw.length)), integer(14, 1)]);
+    };
+    fs.writeFileSync(model, rewrite(fs.readFileSync(model), [7, 5], moveOut));
+    fs.writeFileSync(path.join(folder, 'vae_encoder/weights.pb'), Buffer.concat(data));
+    assert.ok(data.length > 10 && fs.statSync(model).size < 200_000);
+    assert.deepEqual([...(await readLayout(folder)).vaeEncoder!.externalData.keys()], ['weights.pb']);
+    assert.deepEqual(await use(folder, encode), expected);
+    assert.deepEqual(await use(folder, encode), expected);
   });
 
   it('without config files use Stable Diffusion’s numbers', async () => {
