@@ -38,7 +38,7 @@ describe('protobuf messages', () => {
     const message = Buffer.concat([numberField(1, 8), textField(2, 'a text'), floatField(3, 1)]);
     for (let end = 1; end < message.length; end++) {
       try {
-        [...fields(message.subarray(0, end))];
+        Array.from(fields(message.subarray(0, end)));
       } catch (error) {
         assert.ok(error instanceof DamagedMessageError);
       }
@@ -47,7 +47,7 @@ describe('protobuf messages', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 50 }), (bytes) => {
         try {
-          [...fields(Buffer.from(bytes))];
+          Array.from(fields(Buffer.from(bytes)));
         } catch (error) {
           assert.ok(error instanceof DamagedMessageError);
         }

@@ -52,3 +52,33 @@ export function valueInfo(name: string, type: number, dims: Array<number | strin
   const shape = Buffer.concat(dims.map((dim) => field(1, typeof dim === 'number' ? integer(1, dim) : field(2, dim))));
   return Buffer.concat([field(1, name), field(2, field(1, Buffer.concat([integer(1, type), field(2, shape)])))]);
 }
+
+/** Element types of onnx.proto3, by the names that ONNX Runtime gives them. */
+export const ELEMENT = { float32: 1, int32: 6, int64: 7, float16: 10, float64: 11 } as const;
+export type ElementType = keyof typeof ELEMENT;
+
+const cast = (from: string, to: string, type: ElementType): Buffer => {
+  const attribute = Buffer.concat([field(1, 'to'), integer(3, ELEMENT[type]), integer(20, 2)]);
+  return field(1, Buffer.concat([field(1, from), field(2, to), field(4, 'Cast'), field(5, attribute)]));
+};
+
+/** As some other exporter would have made it: an input of another type and rank, which becomes inside what it was. */
+export function retypeInput(model: Buffer, name: string, inner: ElementType, type: ElementType, dims: Array<number | string>): Buffer {
+  const renamed = rewrite(model, [7, 1, 1], (used) => (used.toString() === name ? Buffer.from(`${name}_inner`) : used));
+  const flat = field(5, Buffer.concat([integer(1, 1), integer(2, ELEMENT.int64), field(8, `${name}_shape`), field(9, Buffer.alloc(8, 0xff))]));
+  const reshape = field(1, Buffer.concat([field(1, `${name}_cast`), field(1, `${name}_shape`), field(2, `${name}_inner`), field(4, 'Reshape')]));
+  const prelude = dims.length > 1 ? cast(name, `${name}_inner`, inner) : Buffer.concat([cast(name, `${name}_cast`, inner), reshape, flat]);
+  return rewrite(renamed, [7], (graph) => Buffer.concat([prelude, rewrite(graph, [11], (info) => (nameOf(info) === name ? valueInfo(name, ELEMENT[type], dims) : info))]));
+}
+
+/** The same for an output. */
+export function retypeOutput(model: Buffer, name: string, type: ElementType, dims: Array<number | string>): Buffer {
+  const rename = (value: Buffer): Buffer => (value.toString() === name ? Buffer.from(`${name}_inner`) : value);
+  const renamed = rewrite(rewrite(model, [7, 1, 1], rename), [7, 1, 2], rename);
+  return rewrite(renamed, [7], (graph) => Buffer.concat([rewrite(graph, [12], (info) => (nameOf(info) === name ? valueInfo(name, ELEMENT[type], dims) : info)), cast(`${name}_inner`, name, type)]));
+}
+
+/** A value's name, which its message begins with. */
+function nameOf(info: Buffer): string {
+  return info.toString('utf8', 2, 2 + info[1]);
+}
