@@ -4,14 +4,14 @@
   'use strict';
   const TEXTS = 'node-red-contrib-multidiffusion/diffusion-model:diffusion-model.';
 
-  /** Sizes are what a download of this precision comes to; the check tells exactly. */
+  /** Gigabytes to download, and licences, as the repositories' pages stated them; the check tells the exact size. Also in docs/checkpoints.md. */
   const KNOWN = [
-    { repository: 'onnx-community/stable-diffusion-v1-5-ONNX', family: 'Stable Diffusion 1.5', size: 4.3, licence: 'CreativeML Open RAIL-M' },
-    { repository: 'aislamov/stable-diffusion-2-1-base-onnx', revision: 'cpu', family: 'Stable Diffusion 2.1 base', size: 5.2, licence: 'CreativeML Open RAIL++-M' },
-    { repository: 'aislamov/stable-diffusion-2-1-base-onnx', family: 'Stable Diffusion 2.1 base', size: 2.6, licence: 'CreativeML Open RAIL++-M', cuda: true },
-    { repository: 'IlyasMoutawwakil/stable-diffusion-2-1-onnx', family: 'Stable Diffusion 2.1', size: 5.2, licence: 'CreativeML Open RAIL++-M' },
-    { repository: 'SimianLuo/LCM_Dreamshaper_v7', family: 'LCM Dreamshaper', size: 4.3, licence: 'MIT' },
-    { repository: 'onnxruntime/sd-turbo', family: 'SD-Turbo', size: 2.6, licence: 'Stability AI Non-Commercial', cuda: true },
+    { repository: 'onnx-community/stable-diffusion-v1-5-ONNX', family: 'Stable Diffusion 1.5', size: '4.3', licence: 'CreativeML Open RAIL-M' },
+    { repository: 'aislamov/stable-diffusion-2-1-base-onnx', revision: 'cpu', family: 'Stable Diffusion 2.1 base', size: '2.6–5.2', licence: 'CreativeML Open RAIL++-M' },
+    { repository: 'aislamov/stable-diffusion-2-1-base-onnx', family: 'Stable Diffusion 2.1 base', size: '2.6', licence: 'CreativeML Open RAIL++-M', cuda: true },
+    { repository: 'julienkay/stable-diffusion-2-1', family: 'Stable Diffusion 2.1', size: '5.2', licence: 'CreativeML Open RAIL++-M' },
+    { repository: 'SimianLuo/LCM_Dreamshaper_v7', family: 'LCM Dreamshaper', size: '4.3', licence: 'MIT' },
+    { repository: 'onnxruntime/sd-turbo', family: 'SD-Turbo', size: '2.6', licence: 'Stability AI Non-Commercial', cuda: true },
   ];
   const PROPERTIES = ['checkpoint', 'folder', 'repository', 'revision', 'provider', 'deviceId', 'threads', 'batchSize', 'memoryBudget', 'token'];
   const INTERVAL = 1000;
