@@ -14,7 +14,7 @@ import { CHANGED, changedPixels, cropForJudge, FILL, overlaps, type Picture } fr
 import { type Judge, JUDGED_SIZE, openJudge } from './evaluate/judge';
 import { type Layout, makeLayouts } from './evaluate/layouts';
 import { draw, hashModel, hashSampler, keepPicture, loadPicture, pictureFile, type Settings } from './evaluate/painter';
-import { putTable, type Row, type Seen, summarise, toTable } from './evaluate/report';
+import { bestOf, putTable, type Row, type Seen, summarise, toTable } from './evaluate/report';
 import { makeSheet, type SheetColumn } from './evaluate/sheet';
 import { chooseStrategies, isDefault, SCENE_ALONE, type Strategy } from './evaluate/strategies';
 
@@ -33,7 +33,7 @@ const USAGE = `Usage: npm run evaluate [-- OPTIONS]
   --workers N        pictures that are drawn at a time (default: one a core)
   --out DIR          where pictures, sheets and figures go (default: .work/evaluation); pictures that lie there are not drawn again
   --json             figures as JSON on stdout
-  --write            put the table into README.md and docs/evaluation.md and the sheet into docs/images/evaluation.png`;
+  --write            put the table into README.md and docs/evaluation.md, all figures into docs/evaluation.json and the sheet into docs/images/evaluation.png`;
 
 const SHOWN_LAYOUTS = 9;
 const SHOWN_STRATEGIES = ['plain', 'none', 'paper', 'white', 'long', 'centred', 'growing', 'background', 'feather'];
@@ -185,16 +185,20 @@ async function main(): Promise<void> {
     ['evaluation.png', await makeSheet(layouts.slice(0, SHOWN_LAYOUTS), shown, { tile: 112, palette: true })],
   ];
   for (const [name, bytes] of sheets) fs.writeFileSync(path.join(out, name), bytes);
-  fs.writeFileSync(path.join(out, 'evaluation.json'), `${JSON.stringify(results, null, 2)}\n`);
+  const json = `${JSON.stringify(results, null, 2)}\n`;
+  fs.writeFileSync(path.join(out, 'evaluation.json'), json);
   fs.writeFileSync(path.join(out, 'table.md'), `${table}\n`);
   if (cli.write) {
     for (const name of ['README.md', path.join('docs', 'evaluation.md')]) {
       const file = path.join(root, name);
       fs.writeFileSync(file, putTable(fs.readFileSync(file, 'utf8'), table));
     }
+    fs.writeFileSync(path.join(root, 'docs', 'evaluation.json'), json);
     fs.writeFileSync(path.join(root, 'docs', 'images', 'evaluation.png'), sheets[1][1]);
   }
   console.error(`Figures, sheets and pictures are in ${out}.`);
+  const best = bestOf(rows);
+  if (!best.default) console.error(`The sampler's defaults aren't the best of these: ${best.title} is.`);
   console.log(cli.json ? JSON.stringify(results, null, 2) : table);
 }
 

@@ -85,6 +85,15 @@ export function summarise(strategy: Strategy, isDefault: boolean, seen: Seen, re
   };
 }
 
+/**
+ * The row of the strategy that a table says is best, which the sampler's defaults should be: the one by which most objects are recognised,
+ * of several the one that fits the boxes best.
+ */
+export function bestOf(rows: Row[]): Row {
+  const better = (a: Row, b: Row): number => b.recognised.mean - a.recognised.mean || b.iou.mean - a.iou.mean;
+  return [...rows].sort(better)[0];
+}
+
 /** A table in Markdown, the default strategy in bold; it says where some layouts haven't been drawn. */
 export function toTable(rows: Row[]): string {
   const most = Math.max(...rows.map(({ layouts }) => layouts));

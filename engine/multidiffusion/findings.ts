@@ -71,7 +71,9 @@ function tiny({ mask }: LatentRegion, width: number): string | undefined {
 }
 
 function bootstrappingFindings(job: SamplingJob): Finding[] {
+  const { bootstrapping, bootstrappingUnit } = job.options;
   const share = job.bootstrapEvaluations / job.scheduler.timesteps.length;
-  if (share <= LONG_SHARE) return [];
-  return [{ code: 'LONG_BOOTSTRAPPING', message: `${Math.round(100 * share)} % of the steps are bootstrapped; more than ${100 * LONG_SHARE} % costs quality, 20 % is usual.` }];
+  // A share of few steps is rounded to whole ones: what counts is the share that was asked for.
+  if (Math.min(share, bootstrappingUnit === 'fraction' ? bootstrapping : 1) <= LONG_SHARE) return [];
+  return [{ code: 'LONG_BOOTSTRAPPING', message: `${Math.round(100 * share)} % of the steps are bootstrapped; more than ${100 * LONG_SHARE} % costs quality.` }];
 }

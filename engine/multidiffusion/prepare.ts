@@ -126,6 +126,9 @@ function bootstrapShare(options: SamplerOptions, steps: number, evaluations: num
   if (bootstrappingUnit === 'fraction' && bootstrapping > 1) {
     throw new InvalidInputError('bootstrapping', bootstrapping, "a fraction from 0 to 1, or a number of steps with bootstrappingUnit 'steps'");
   }
+  if (bootstrappingUnit === 'steps' && !Number.isInteger(bootstrapping)) {
+    throw new InvalidInputError('bootstrapping', bootstrapping, "a whole number of steps, or a share of them with bootstrappingUnit 'fraction'");
+  }
   const share = bootstrappingUnit === 'fraction' ? bootstrapping : Math.min(1, bootstrapping / steps);
   return Math.round(share * evaluations);
 }

@@ -73,6 +73,8 @@ describe('edit forms', () => {
             return;
           }
           const { min, max } = spec;
+          const shown = new RegExp(`id="node-(?:config-)?input-${name}"[^>]* placeholder="([^"]*)"`).exec(readHtml(type))?.[1];
+          if (shown !== undefined && spec.default !== undefined) assert.equal(shown, String(spec.default), 'the placeholder');
           const low = name === 'end' ? 0.001 : min;
           assert.equal(says(low), true, `${low}`);
           assert.equal(says(String(max)), true, `${max}`);
@@ -113,8 +115,10 @@ describe('edit forms', () => {
       validate(definition, newNode('multidiffusion-sampler', definition, { bootstrapping, bootstrappingUnit }), 'bootstrapping');
     assert.equal(says(1, 'fraction'), true);
     assertRefused(says(5, 'fraction'), 5);
+    assert.equal(says('', 'fraction'), true);
     assert.equal(says(5, 'steps'), true);
     assertRefused(says(0.5, 'steps'), 0.5);
+    assertRefused(says('', 'steps'), 'nothing, because the default is a share');
   });
 
   it('refuses a region that has no area, leaves the canvas, or ends before it starts', () => {

@@ -8,7 +8,7 @@ import { createJob } from '../../dist/engine/multidiffusion/prepare';
 import { sample, takeStep } from '../../dist/engine/multidiffusion/sample';
 import type { Region } from '../../dist/engine/multidiffusion/types';
 import { weightsAt } from '../../dist/engine/multidiffusion/weights';
-import { PAPER_OPTIONS, SCHEDULER_NAMES } from '../../dist/engine/options';
+import { PAPER_OPTIONS, SAMPLER_OPTIONS, SCHEDULER_NAMES } from '../../dist/engine/options';
 import { withScheduler } from '../../dist/engine/schedulers';
 import { Tensor } from '../../dist/engine/tensor';
 import { AnalyticModel, conditioning, mask, region } from './support/analytic-model';
@@ -243,7 +243,7 @@ describe('UNet rows', () => {
 
   it('are at most 0.72 of the references\' for three regions, 25 steps, 20 % bootstrapping', async () => {
     const regions = [0, 1, 2].map((p) => region(p + 1, third(p)));
-    const { unetRows, referenceRows, bootstrapEvaluations } = await sample(new AnalyticModel(), { background: conditioning(0.2), regions, options });
+    const { unetRows, referenceRows, bootstrapEvaluations } = await sample(new AnalyticModel(), { background: conditioning(0.2), regions, options: { ...options, ...PAPER_OPTIONS } });
     assert.equal(bootstrapEvaluations, 5);
     assert.equal(referenceRows, 8 * 25);
     assert.equal(unetRows, 5 * 8 + 20 * 5);
@@ -296,16 +296,19 @@ describe('bootstrapping', () => {
 
   it('lasts a share of the steps or a number of them, never more than all', async () => {
     const of = async (more: object) => (await createJob(new AnalyticModel(), request(more))).bootstrapEvaluations;
-    assert.equal(await of({}), 2);
+    assert.equal(await of({}), Math.round(10 * SAMPLER_OPTIONS.bootstrapping.default));
+    assert.equal(await of({ bootstrapping: 0.2 }), 2);
     assert.equal(await of({ bootstrapping: 0 }), 0);
     assert.equal(await of({ bootstrapping: 1 }), 10);
     assert.equal(await of({ bootstrapping: 3, bootstrappingUnit: 'steps' }), 3);
     assert.equal(await of({ bootstrapping: 50, bootstrappingUnit: 'steps' }), 10);
     await assert.rejects(of({ bootstrapping: 3 }), /bootstrapping is 3; allowed: a fraction from 0 to 1/);
+    await assert.rejects(of({ bootstrapping: 0.4, bootstrappingUnit: 'steps' }), /bootstrapping is 0.4; allowed: a whole number of steps/);
+    await assert.rejects(of({ bootstrappingUnit: 'steps' }), /allowed: a whole number of steps/);
   });
 
   it('keeps its share with schedulers that evaluate the model more often than they step', async () => {
-    const job = await createJob(new AnalyticModel(), request({ scheduler: 'HeunDiscreteScheduler' }));
+    const job = await createJob(new AnalyticModel(), request({ scheduler: 'HeunDiscreteScheduler', bootstrapping: 0.2 }));
     assert.equal(job.scheduler.timesteps.length, 19);
     assert.equal(job.bootstrapEvaluations, 4);
   });
