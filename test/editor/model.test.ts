@@ -43,7 +43,7 @@ for (const version of VERSIONS) {
       assert.equal(await repository.isVisible(), true);
       const known = form.locator('#multidiffusion-known');
       const lines = await known.locator('option').allInnerTexts();
-      assert.ok(lines.length > 5 && lines.slice(1).every((line) => /about [\d.]+ GB · .+/.test(line)), lines.join('\n'));
+      assert.ok(lines.length > 5 && lines.slice(1).every((line) => /about [\d.–]+ GB · .+/.test(line)), lines.join('\n'));
       await known.selectOption('1');
       assert.equal(await repository.inputValue(), 'aislamov/stable-diffusion-2-1-base-onnx');
       assert.equal(await form.locator('#node-config-input-revision').inputValue(), 'cpu');
