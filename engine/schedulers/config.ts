@@ -117,7 +117,7 @@ export const CLIP_FIELDS = { clip_sample: flag(true), clip_sample_range: number(
 export const SIGMA_FIELDS = {
   use_karras_sigmas: flag(false),
   use_exponential_sigmas: flag(false),
-  use_beta_sigmas: unsupportedFlag('use_karras_sigmas and use_exponential_sigmas are supported'),
+  use_beta_sigmas: flag(false),
   sigma_min: optionalNumber(0),
   sigma_max: optionalNumber(0),
 };

@@ -1,7 +1,6 @@
-import { combine, makeScheduler, toOriginal, type SchedulerFactory } from './common';
+import { combine, type SchedulerFactory } from './common';
 import { COMMON_FIELDS, ZERO_SNR_FIELDS, readFields, spacing } from './config';
-import { follow, kDiffusionInitNoise, kDiffusionSchedule, slopeAt } from './k-diffusion';
-import { explodingLevel } from './noise-levels';
+import { follow, kDiffusionSchedule, makeKDiffusion, slopeAt } from './k-diffusion';
 
 const FIELDS = { ...COMMON_FIELDS, ...ZERO_SNR_FIELDS, timestep_spacing: spacing('linspace') };
 
@@ -9,19 +8,15 @@ const FIELDS = { ...COMMON_FIELDS, ...ZERO_SNR_FIELDS, timestep_spacing: spacing
 export const eulerAncestral: SchedulerFactory = (config, steps, { startStep }) => {
   const name = 'EulerAncestralDiscreteScheduler';
   const fields = readFields(name, FIELDS, config);
-  const type = fields.prediction_type;
   const schedule = kDiffusionSchedule(fields, steps);
   const timesteps = schedule.timesteps.slice(startStep);
   const sigmas = [...schedule.sigmas, 0].slice(startStep);
 
-  return makeScheduler({
-    name, config, predictionType: type, timesteps, sigmas, exploding: true,
-    levels: sigmas.slice(0, -1).map(explodingLevel),
-    initNoiseSigma: kDiffusionInitNoise(fields.timestep_spacing, sigmas),
-    advance(output, index, sample, noise) {
+  return makeKDiffusion({
+    name, config, fields, timesteps, sigmas,
+    advance(original, index, sample, noise) {
       const [from, to] = [sigmas[index], sigmas[index + 1]];
       const { down, up } = ancestralStep(from, to);
-      const original = toOriginal(type, output, sample, explodingLevel(from));
       const lowered = follow(sample, slopeAt(sample, original, from), down - from);
       return combine([1, lowered], [up, noise(index)]);
     },

@@ -1,8 +1,7 @@
 import type { Tensor } from '../tensor';
-import { clip, combine, makeScheduler, toOriginal, type SchedulerFactory } from './common';
+import { clip, combine, type SchedulerFactory } from './common';
 import { CLIP_FIELDS, COMMON_FIELDS, SIGMA_FIELDS, choice, flag, number, readFields, spacing } from './config';
-import { follow, kDiffusionInitNoise, kDiffusionSchedule, slopeAt } from './k-diffusion';
-import { explodingLevel } from './noise-levels';
+import { follow, kDiffusionSchedule, makeKDiffusion, slopeAt } from './k-diffusion';
 
 const FIELDS = {
   ...COMMON_FIELDS, ...SIGMA_FIELDS,
@@ -21,7 +20,6 @@ const FIELDS = {
 export const heun: SchedulerFactory = (config, steps, { startStep }) => {
   const name = 'HeunDiscreteScheduler';
   const fields = readFields(name, FIELDS, config);
-  const type = fields.prediction_type;
   const schedule = kDiffusionSchedule(fields, steps);
   const twice = (values: number[]) => values.slice(startStep).flatMap((value, i) => (i === 0 ? [value] : [value, value]));
   const timesteps = twice(schedule.timesteps);
@@ -30,14 +28,11 @@ export const heun: SchedulerFactory = (config, steps, { startStep }) => {
   let start: Tensor<'float32'>; // where the step under way began
   let slope: Tensor<'float32'>; // dx/dσ there
 
-  return makeScheduler({
-    name, config, predictionType: type, timesteps, sigmas, exploding: true,
-    levels: sigmas.slice(0, -1).map(explodingLevel),
-    initNoiseSigma: kDiffusionInitNoise(fields.timestep_spacing, sigmas),
-    advance(output, index, sample) {
+  return makeKDiffusion({
+    name, config, fields, timesteps, sigmas,
+    advance(original, index, sample) {
       const sigma = sigmas[index];
-      const original = clip(fields, toOriginal(type, output, sample, explodingLevel(sigma)));
-      const slopeHere = slopeAt(sample, original, sigma);
+      const slopeHere = slopeAt(sample, clip(fields, original), sigma);
       if (index % 2 === 0) {
         start = sample;
         slope = slopeHere;

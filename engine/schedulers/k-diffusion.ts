@@ -4,12 +4,21 @@
  */
 import { InvalidInputError } from '../errors';
 import { Tensor } from '../tensor';
-import { linspace, trainingSigmas, type BetaFields } from './noise-levels';
-import { exponentialSigmas, karrasSigmas, linspaceTimesteps, sigmaAt, sigmaRange, spacedTimesteps, timestepOfSigma, type SpacingFields } from './timesteps';
+import { makeScheduler, toOriginal } from './common';
+import { explodingLevel, linspace, trainingSigmas, type BetaFields } from './noise-levels';
+import type { PredictionType, Scheduler, SchedulerConfig, StepNoise } from './scheduler';
+import { betaSigmas, exponentialSigmas, karrasSigmas, linspaceTimesteps, sigmaAt, sigmaRange, spacedTimesteps, timestepOfSigma, type SpacingFields } from './timesteps';
 
-interface Fields extends BetaFields, SpacingFields {
+type Latents = Tensor<'float32'>;
+
+/** Ways to spread the noise levels themselves instead of the timesteps. */
+export interface SpreadFields {
   use_karras_sigmas?: boolean;
   use_exponential_sigmas?: boolean;
+  use_beta_sigmas?: boolean;
+}
+
+interface Fields extends BetaFields, SpacingFields, SpreadFields {
   sigma_min?: number;
   sigma_max?: number;
   interpolation_type?: string;
@@ -31,32 +40,52 @@ export function kDiffusionSchedule(fields: Fields, steps: number): { timesteps: 
   return { timesteps: timesteps.map(Math.fround), sigmas: sigmas.map(Math.fround) };
 }
 
-/** The function that spreads σ itself, where the configuration asks for one. */
-export function spreading(fields: { use_karras_sigmas?: boolean; use_exponential_sigmas?: boolean }): typeof karrasSigmas | undefined {
-  if (fields.use_karras_sigmas && fields.use_exponential_sigmas) {
-    throw new InvalidInputError('use_exponential_sigmas', true, 'false where use_karras_sigmas is true');
-  }
-  if (fields.use_karras_sigmas) return karrasSigmas;
-  if (fields.use_exponential_sigmas) return exponentialSigmas;
-  return undefined;
+const SPREADS = { use_karras_sigmas: karrasSigmas, use_exponential_sigmas: exponentialSigmas, use_beta_sigmas: betaSigmas };
+
+/**
+ * The function that spreads σ itself, where the configuration asks for one.
+ * @throws InvalidInputError when it asks for several
+ */
+export function spreading(fields: SpreadFields): typeof karrasSigmas | undefined {
+  const [first, second] = (Object.keys(SPREADS) as Array<keyof SpreadFields>).filter((name) => fields[name]);
+  if (second) throw new InvalidInputError(second, true, `false where ${first} is true`);
+  return first && SPREADS[first];
 }
 
-/** diffusers' rule: leading spacing doesn't begin at the noisiest level, so the picture's own variance counts. */
-export function kDiffusionInitNoise(timestepSpacing: string, sigmas: number[]): number {
-  return timestepSpacing === 'leading' ? Math.hypot(sigmas[0], 1) : sigmas[0];
+interface Parts {
+  name: string;
+  config: SchedulerConfig;
+  fields: { prediction_type: PredictionType; timestep_spacing: string };
+  timesteps: number[];
+  /** One more than timesteps. */
+  sigmas: number[];
+  /** The sample after step `index`, where the model foresees the picture `original`. */
+  advance(original: Latents, index: number, sample: Latents, noise: StepNoise): Latents;
+}
+
+/** Puts a scheduler in this scale together. */
+export function makeKDiffusion({ fields, sigmas, advance, ...parts }: Parts): Scheduler {
+  const type = fields.prediction_type;
+  const levels = sigmas.slice(0, -1).map(explodingLevel);
+  return makeScheduler({
+    ...parts, sigmas, levels, exploding: true, predictionType: type,
+    // diffusers' rule: leading spacing doesn't begin at the noisiest level, so the picture's own variance counts.
+    initNoiseSigma: fields.timestep_spacing === 'leading' ? Math.hypot(sigmas[0], 1) : sigmas[0],
+    advance: (output, index, sample, noise) => advance(toOriginal(type, output, sample, levels[index]), index, sample, noise),
+  });
 }
 
 /**
  * The slope dx/dσ = (x − x0)/σ, and below the step along it. Both round like single-precision programs after
  * each operation: where σ is in the thousands (zero terminal SNR), that is what their results show.
  */
-export function slopeAt(sample: Tensor<'float32'>, original: Tensor<'float32'>, sigma: number): Tensor<'float32'> {
+export function slopeAt(sample: Latents, original: Latents, sigma: number): Latents {
   const pictures = original.data;
   return Tensor.float32(sample.data.map((x, i) => Math.fround(x - pictures[i]) / sigma), sample.dims);
 }
 
 /** The sample after its noise level changed by `change` along `slope`. */
-export function follow(sample: Tensor<'float32'>, slope: Tensor<'float32'>, change: number): Tensor<'float32'> {
+export function follow(sample: Latents, slope: Latents, change: number): Latents {
   const slopes = slope.data;
   const distance = Math.fround(change);
   return Tensor.float32(sample.data.map((x, i) => x + Math.fround(slopes[i] * distance)), sample.dims);

@@ -1,14 +1,9 @@
 /** The schedule that the multistep solvers (DPM-Solver++ and UniPC) share. */
 import { InvalidInputError } from '../errors';
-import { spreading } from './k-diffusion';
-import { exponentialSigmas, sigmaAt, sigmaRange, spacedTimesteps, timestepOfSigma, roundHalfEven } from './timesteps';
+import { spreading, type SpreadFields } from './k-diffusion';
+import { luSigmas, sigmaAt, sigmaRange, spacedTimesteps, timestepOfSigma, roundHalfEven, type SpacingFields } from './timesteps';
 
-interface Fields {
-  num_train_timesteps: number;
-  timestep_spacing: string;
-  steps_offset: number;
-  use_karras_sigmas: boolean;
-  use_exponential_sigmas: boolean;
+interface Fields extends SpacingFields, SpreadFields {
   use_lu_lambdas?: boolean;
   sigma_min?: number;
   sigma_max?: number;
@@ -26,11 +21,11 @@ interface Options {
  * @throws InvalidInputError when there are so many steps that two fall on one timestep
  */
 export function solverSchedule(fields: Fields, steps: number, table: Float32Array, { from, round }: Options): { timesteps: number[]; sigmas: number[] } {
-  const spread = spreading(fields) ?? (fields.use_lu_lambdas ? exponentialSigmas : undefined); // Lu et al. 2022: evenly in λ = −log σ
-  if (spread) {
-    const [max, min] = [table[table.length - 1], table[0]];
-    const sigmas = spread(fields.use_lu_lambdas ? { max, min } : sigmaRange(fields, max, min), steps);
-    const whole = round && !fields.use_exponential_sigmas ? roundHalfEven : Math.trunc;
+  const [max, min] = [table[table.length - 1], table[0]];
+  const spread = spreading(fields);
+  if (spread || fields.use_lu_lambdas) {
+    const sigmas = spread ? spread(sigmaRange(fields, max, min), steps) : luSigmas({ max, min }, steps);
+    const whole = round && !fields.use_exponential_sigmas && !fields.use_beta_sigmas ? roundHalfEven : Math.trunc;
     return { timesteps: sigmas.map((sigma) => whole(timestepOfSigma(sigma, table))), sigmas: sigmas.map(Math.fround) };
   }
   // The last step ends at σ = 0, so timestep 0 itself is left out.

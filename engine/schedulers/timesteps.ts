@@ -55,6 +55,40 @@ export function exponentialSigmas({ max, min }: SigmaRange, count: number): numb
   return ramp(count).map((r) => Math.exp(Math.log(max) + r * (Math.log(min) - Math.log(max))));
 }
 
+/** The same, from single-precision logarithms: Lu et al. 2022 spread λ = −log σ evenly. */
+export function luSigmas({ max, min }: SigmaRange, count: number): number[] {
+  const [from, to] = [logSingle(max), logSingle(min)];
+  return ramp(count).map((r) => Math.exp(from + r * (to - from)));
+}
+
+/** Closest together at both ends, as the quantiles of a beta distribution are (Lee et al. 2024, “Beta Sampling is All You Need”). */
+export function betaSigmas({ max, min }: SigmaRange, count: number): number[] {
+  return ramp(count).map((r) => min + betaQuantile(1 - r) * (max - min));
+}
+
+/** Both parameters of that distribution. */
+const BETA = 0.6;
+
+/** The value below which a beta distribution has `share` of its weight, by bisection. */
+function betaQuantile(share: number): number {
+  if (share > 0.5) return 1 - betaQuantile(1 - share);
+  const wanted = 2 * betaIntegral(0.5) * share;
+  let [low, high] = [0, 0.5];
+  for (let i = 0; i < 60; i++) {
+    const middle = (low + high) / 2;
+    if (betaIntegral(middle) < wanted) low = middle;
+    else high = middle;
+  }
+  return low;
+}
+
+/** ∫₀ˣ (t(1 − t))^(β−1) dt for x ≤ ½, by the binomial series of (1 − t)^(β−1). */
+function betaIntegral(x: number): number {
+  let sum = 0;
+  for (let n = 0, factor = 1; n < 60; factor *= ((1 - BETA + n) / (n + 1)) * x, n++) sum += factor / (BETA + n);
+  return x ** BETA * sum;
+}
+
 /** The (fractional) training timestep whose σ this is, interpolated in log σ. */
 export function timestepOfSigma(sigma: number, sigmas: Float32Array): number {
   const logSigma = Math.log(Math.max(sigma, 1e-10));

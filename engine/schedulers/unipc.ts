@@ -2,6 +2,7 @@ import { InvalidInputError } from '../errors';
 import type { Tensor } from '../tensor';
 import { clip, combine, makeScheduler, toNoise, toOriginal, type SchedulerFactory } from './common';
 import { COMMON_FIELDS, FLOW_FIELDS, SIGMA_FIELDS, THRESHOLD_FIELDS, ZERO_SNR_FIELDS, choice, flag, integer, numbers, readFields, spacing, unsupported } from './config';
+import { spreading } from './k-diffusion';
 import { lambda, levelOfSigma, trainingSigmas } from './noise-levels';
 import { solverSchedule } from './solver-schedule';
 
@@ -14,6 +15,7 @@ const FIELDS = {
   lower_order_final: flag(true),
   disable_corrector: numbers(),
   solver_p: unsupported(),
+  shift_terminal: unsupported(), // of flow-matching models
   final_sigmas_type: choice('zero', ['zero', 'sigma_min']),
 };
 
@@ -33,8 +35,7 @@ export const unipc: SchedulerFactory = (config, steps, { startStep }) => {
 
   const table = trainingSigmas(fields);
   const schedule = solverSchedule(fields, steps, table, { from: fields.num_train_timesteps, round: true });
-  const spreadOut = fields.use_karras_sigmas || fields.use_exponential_sigmas;
-  const smallest = spreadOut ? schedule.sigmas[steps - 1] : table[0];
+  const smallest = spreading(fields) ? schedule.sigmas[steps - 1] : table[0];
   const timesteps = schedule.timesteps.slice(startStep);
   const sigmas = [...schedule.sigmas, fields.final_sigmas_type === 'zero' ? 0 : smallest].slice(startStep);
   const levels = sigmas.map(levelOfSigma);

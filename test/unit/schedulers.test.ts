@@ -65,7 +65,7 @@ describe('schedulers', () => {
       scheduler: SchedulerName;
       config: SchedulerConfig;
       steps: number;
-      options: { eta?: number };
+      options: { eta?: number; startStep?: number };
       timesteps: number[];
       initNoiseSigma: number;
       final: number[];
@@ -331,7 +331,8 @@ describe('schedulers', () => {
       refused({ ...ddim, num_train_timesteps: 0 }, 1, 'num_train_timesteps', '0');
       refused({ ...ddim, rescale_betas_zero_snr: true, timestep_spacing: 'trailing', clip_sample: false }, 5, 'prediction_type', 'rescale_betas_zero_snr');
       refused({ ...dpm, use_flow_sigmas: true }, 5, 'use_flow_sigmas', 'true', 'flow-matching');
-      refused({ ...dpm, use_beta_sigmas: true }, 5, 'use_beta_sigmas', 'true', 'use_karras_sigmas');
+      refused({ ...dpm, use_karras_sigmas: true, use_beta_sigmas: true }, 5, 'use_beta_sigmas', 'use_karras_sigmas');
+      refused({ ...unipc, shift_terminal: 0.02 }, 5, 'shift_terminal', '0.02');
       refused({ ...dpm, use_karras_sigmas: true, use_exponential_sigmas: true }, 5, 'use_exponential_sigmas');
       refused({ ...dpm, solver_order: 4 }, 5, 'solver_order', '4', '1 to 3');
       refused({ ...dpm, algorithm_type: 'dpmsolver+++' }, 5, 'algorithm_type', 'dpmsolver++');
