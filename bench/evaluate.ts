@@ -36,7 +36,7 @@ const USAGE = `Usage: npm run evaluate [-- OPTIONS]
   --write            put the table into README.md and docs/evaluation.md, all figures into docs/evaluation.json and the sheet into docs/images/evaluation.png`;
 
 const SHOWN_LAYOUTS = 9;
-const SHOWN_STRATEGIES = ['plain', 'none', 'paper', 'white', 'long', 'centred', 'growing', 'background', 'feather'];
+const SHOWN_STRATEGIES = ['plain', 'none', 'paper', 'white', '40%', 'centred', 'centred+40%', 'growing', 'feather'];
 
 const { values: cli } = parseArgs({
   options: {

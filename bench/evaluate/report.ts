@@ -86,12 +86,12 @@ export function summarise(strategy: Strategy, isDefault: boolean, seen: Seen, re
 }
 
 /**
- * The row of the strategy that a table says is best, which the sampler's defaults should be: the one by which most objects are recognised,
- * of several the one that fits the boxes best.
+ * The row of the strategy that a table says is best, which the sampler's defaults should be: of those by which as many objects are
+ * recognised as by any other, within its standard error, the one that fits the boxes best.
  */
 export function bestOf(rows: Row[]): Row {
-  const better = (a: Row, b: Row): number => b.recognised.mean - a.recognised.mean || b.iou.mean - a.iou.mean;
-  return [...rows].sort(better)[0];
+  const most = rows.reduce((a, b) => (b.recognised.mean > a.recognised.mean ? b : a)).recognised;
+  return rows.filter(({ recognised }) => recognised.mean >= most.mean - most.error).reduce((a, b) => (b.iou.mean > a.iou.mean ? b : a));
 }
 
 /** A table in Markdown, the default strategy in bold; it says where some layouts haven't been drawn. */

@@ -5,7 +5,7 @@ import { Tensor } from '../../dist/engine/tensor';
 import { type Box, changedPixels, cropForJudge, cropSquare, FILL, intersection, overlaps } from '../../bench/evaluate/geometry';
 import { makeLayout, makeLayouts, SCENES } from '../../bench/evaluate/layouts';
 import { pictureFile, type Settings } from '../../bench/evaluate/painter';
-import { groupedMean, putTable, type Seen, type SeenRegion, summarise, toTable } from '../../bench/evaluate/report';
+import { bestOf, groupedMean, putTable, type Row, type Seen, type SeenRegion, summarise, toTable } from '../../bench/evaluate/report';
 import { makeSheet } from '../../bench/evaluate/sheet';
 import { chooseStrategies, isDefault, SCENE_ALONE, STRATEGIES, type Strategy } from '../../bench/evaluate/strategies';
 import { SAMPLER_OPTIONS } from '../../dist/engine/options';
@@ -177,6 +177,12 @@ describe('figures', () => {
     near(row.difference!.recognised.mean, 2 / 3);
     near(row.difference!.iou.mean, 0.25);
     near(row.difference!.iou.error, 0);
+  });
+
+  it('say which strategy is best: of those that draw as much, within the error, the one that fits the boxes best', () => {
+    const row = (name: string, recognised: number, iou: number): Row => ({ ...summarise(paper, false, pictures([region('cat', iou)])), name, recognised: { mean: recognised, error: 0.03 } });
+    assert.equal(bestOf([row('a', 0.5, 0.9), row('b', 0.7, 0.5), row('c', 0.69, 0.6)]).name, 'c');
+    assert.equal(bestOf([row('a', 0.66, 0.9), row('b', 0.7, 0.5), row('c', 0.6, 0.6)]).name, 'b');
   });
 
   it('come as a table that is put between marks', () => {
