@@ -1,4 +1,6 @@
 /** One way for every node to take a message: done exactly once, errors in one place, cancelled when nobody waits any more. */
+import { EventEmitter } from 'node:events';
+import type { Writable } from 'node:stream';
 import type { Node, NodeAPI, NodeMessage } from 'node-red';
 import { CancelledError } from '../../engine/errors';
 import { own, type Message } from './message';
@@ -64,8 +66,9 @@ export function handleMessages(RED: NodeAPI, node: Node, work: (task: Task) => P
 
   async function run(task: Task, done: (error?: Error) => void): Promise<void> {
     let failure: Error | undefined;
-    const stopWatching = watchRequest(task);
+    let stopWatching = (): void => {};
     try {
+      stopWatching = watchRequest(task);
       task.signal.throwIfAborted();
       await work(task);
     } catch (error) {
@@ -121,8 +124,8 @@ export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Pr
 /** Abandons the task when the HTTP client that asked for it goes away before it is answered. */
 function watchRequest(task: Task): () => void {
   // http in wraps the response; `close` of the request itself comes as soon as its body has been read.
-  const response = own(own(task.msg, 'res'), '_res') as NodeJS.WritableStream & { writableFinished?: boolean; closed?: boolean };
-  if (typeof response?.once !== 'function' || typeof response.removeListener !== 'function') return () => {};
+  const response = own(own(task.msg, 'res'), '_res') as Writable | undefined;
+  if (!(response instanceof EventEmitter)) return () => {};
   const gone = (): void => {
     if (!response.writableFinished) task.abandon('The HTTP client has gone.');
   };
