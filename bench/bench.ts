@@ -5,7 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
-import { openCheckpoint, sample, shapeMask, Tensor, type Region } from '../dist/engine';
+import { openCheckpoint, PAPER_OPTIONS, sample, shapeMask, Tensor, type Region } from '../dist/engine';
 import { applySettings, readFlow } from '../scripts/lib/flow.js';
 import { startNodeRed, temporaryFolder } from '../scripts/lib/headless.js';
 import { measureWiredLoop } from './wired-loop';
@@ -36,7 +36,7 @@ async function measureSampler() {
     for (const [prompt, box] of prompts) {
       regions.push({ name: prompt, conditioning: await checkpoint.encodeConditioning(prompt), mask: shapeMask({ box }) });
     }
-    const request = (seed: number) => ({ background, regions, options: { steps: 25, seed, bootstrapping: 0.2 } });
+    const request = (seed: number) => ({ background, regions, options: { ...PAPER_OPTIONS, steps: 25, seed } });
     await sample(checkpoint, request(7));
 
     const shares: number[] = [];
