@@ -91,13 +91,22 @@ export const LOOP_OPTIONS = {
 /** What multidiffusion-bootstrap takes; 'sampler': as the sampler has it. */
 export const BOOTSTRAP_OPTIONS = {
   bootstrapping: { type: 'choice', choices: ['sampler', 'none', ...SAMPLER_OPTIONS.bootstrappingBackground.choices], default: 'sampler' },
+  /** With bootstrapping 'colour'. */
+  colour: SAMPLER_OPTIONS.bootstrappingColour,
+  /** How long a background chosen here holds; default: at every step that comes through the node. */
+  duration: { type: 'number', min: 0, max: 1000 },
+  durationUnit: SAMPLER_OPTIONS.bootstrappingUnit,
   /** Whether bootstrapped regions are moved to the middle of their windows. */
   centring: { type: 'choice', choices: ['sampler', 'on', 'off'], default: 'sampler' },
 } as const satisfies Record<string, OptionSpec>;
 
-/** What multidiffusion-fuse takes; 'sampler': as the sampler has it. */
+/** What multidiffusion-fuse takes; 'sampler', and nothing where there is no default: as the sampler or the regions have it. */
 export const FUSE_OPTIONS = {
   fusion: { type: 'choice', choices: ['sampler', ...SAMPLER_OPTIONS.fusion.choices], default: 'sampler' },
+  backgroundWeight: { type: 'number', min: 0, max: 1 },
+  feather: { type: 'number', min: 0, max: 0.5 },
+  growingMasks: { type: 'choice', choices: ['sampler', 'on', 'off'], default: 'sampler' },
+  windowWeights: { type: 'choice', choices: ['sampler', ...SAMPLER_OPTIONS.windowWeights.choices], default: 'sampler' },
   /** How much of this fusion goes into one that an earlier node has made; 1 replaces it. */
   mix: { type: 'number', min: 0, max: 1, default: 1 },
 } as const satisfies Record<string, OptionSpec>;

@@ -31,9 +31,11 @@ export function startFusion({ grid }: SamplingJob): FusionSum {
   return { value: new Float64Array(grid.channels * cells), weight: new Float64Array(cells) };
 }
 
-/** Adds predictions in the order of windows and prompts, so that the order in which they come makes no difference. */
-export function addPredictions(job: SamplingJob, index: number, sum: FusionSum, predictions: Prediction[]): void {
-  const { masks } = weightsAt(job, index);
+/**
+ * Adds predictions in the order of windows and prompts, so that the order in which they come makes no difference.
+ * @param masks what each prompt weighs
+ */
+export function addPredictions(job: SamplingJob, index: number, sum: FusionSum, predictions: Prediction[], { masks } = weightsAt(job, index)): void {
   const planeSize = job.grid.height * job.grid.width;
   for (const { view, prompt, latents } of [...predictions].sort((a, b) => a.view.index - b.view.index || a.prompt - b.prompt)) {
     const cells = cellsOf(view, job.grid.width);

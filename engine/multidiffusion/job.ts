@@ -58,6 +58,8 @@ export interface SamplingJob {
   readonly width: number;
   readonly height: number;
   readonly steps: number;
+  /** Of the steps those that are taken: with an initial image the first are left out. */
+  readonly stepsTaken: number;
   readonly grid: Grid;
   readonly views: View[];
   /** What each cell of a window weighs. */

@@ -35,6 +35,7 @@ export async function createJob(model: DiffusionModel, request: SampleRequest): 
   const startStep = request.initialImage ? firstStep(options) : 0;
   const scheduler = createScheduler(options.scheduler === 'checkpoint' ? ownConfig : withScheduler(ownConfig, options.scheduler), options.steps, { startStep });
   const evaluations = scheduler.timesteps.length;
+  const stepsTaken = options.steps - startStep;
 
   const share = tensorSharer();
   const background = preparePrompt(request.background, 'background', options.guidanceScale, share);
@@ -58,7 +59,8 @@ export async function createJob(model: DiffusionModel, request: SampleRequest): 
     regions,
     scheduler,
     stepNoise: request.stepNoise ?? ((index) => addressedNoise(seed, 'step', index, shape)),
-    bootstrapEvaluations: regions.some((region) => region.bootstrap) ? bootstrapShare(options, options.steps - startStep, evaluations) : 0,
+    stepsTaken,
+    bootstrapEvaluations: regions.some((region) => region.bootstrap) ? evaluationsIn('bootstrapping', options.bootstrapping, options.bootstrappingUnit, stepsTaken, evaluations) : 0,
     ...(request.bootstrappingImage && { bootstrappingImage: checkImage(request.bootstrappingImage, 'bootstrappingImage') }),
     backgrounds: [],
     backgroundPicks: [],
@@ -118,19 +120,15 @@ function keepOutside(image: Tensor<'float32'> | undefined, regions: LatentRegion
 }
 
 /**
- * Bootstrapping as a number of model evaluations: of a second-order scheduler, which asks more often than it steps, the same share.
+ * A share of the steps, or a number of them, as model evaluations: of a second-order scheduler, which asks more often than it
+ * steps, the same share.
+ * @param name of the amount; its unit is called the same with Unit
  * @param steps that are taken
+ * @throws InvalidInputError for a fraction above 1
  */
-function bootstrapShare(options: SamplerOptions, steps: number, evaluations: number): number {
-  const { bootstrapping, bootstrappingUnit } = options;
-  if (bootstrappingUnit === 'fraction' && bootstrapping > 1) {
-    throw new InvalidInputError('bootstrapping', bootstrapping, "a fraction from 0 to 1, or a number of steps with bootstrappingUnit 'steps'");
-  }
-  if (bootstrappingUnit === 'steps' && !Number.isInteger(bootstrapping)) {
-    throw new InvalidInputError('bootstrapping', bootstrapping, "a whole number of steps, or a share of them with bootstrappingUnit 'fraction'");
-  }
-  const share = bootstrappingUnit === 'fraction' ? bootstrapping : Math.min(1, bootstrapping / steps);
-  return Math.round(share * evaluations);
+export function evaluationsIn(name: string, amount: number, unit: 'fraction' | 'steps', steps: number, evaluations: number): number {
+  if (unit === 'fraction' && amount > 1) throw new InvalidInputError(name, amount, `a fraction from 0 to 1, or a number of steps with ${name}Unit 'steps'`);
+  return Math.round((unit === 'fraction' ? amount : Math.min(1, amount / steps)) * evaluations);
 }
 
 function seededNoise(seed: number, regions: LatentRegion[], shape: number[]): Tensor<'float32'> {

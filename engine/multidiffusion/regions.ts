@@ -18,10 +18,11 @@ export interface Prompt {
 }
 
 /** A prompt with its place on the latent grid. */
-export interface LatentRegion extends Prompt {
-  mask: LatentMask;
-  /** For a mask that grows as the noise falls. */
-  blurred?: Float32Array;
+export interface LatentRegion extends Prompt, Edges {
+  /** The mask before its edge was made soft. */
+  outline: LatentMask;
+  /** Width of the soft edge in cells. */
+  feather: number;
   weight: number;
   /** Whether it has its own input while the job bootstraps. */
   bootstrap: boolean;
@@ -41,6 +42,21 @@ export interface Canvas {
   circular: boolean;
   /** Whether masks grow: then they are blurred by half their feather, at least by one cell. */
   growingMasks: boolean;
+}
+
+/** What a region weighs at and near its edge. */
+export interface Edges {
+  mask: LatentMask;
+  /** For a mask that grows as the noise falls. */
+  blurred?: Float32Array;
+}
+
+/** @param feather in cells */
+export function softEdges(outline: LatentMask, feather: number, { grid: { height, width }, circular, growingMasks }: Canvas): Edges {
+  return {
+    mask: featherMask(outline, height, width, feather, circular),
+    ...(growingMasks && { blurred: blurMask(outline, height, width, Math.max(1, feather / 2), circular) }),
+  };
 }
 
 /** Gives, for equal embeddings, one and the same Tensor. */
@@ -131,14 +147,15 @@ function prepareRegion(
     );
   }
   const { height, width } = canvas.grid;
-  const reduced = reduceMask(maskPlane(region.mask, `${where}.mask`), height, width);
+  const outline = reduceMask(maskPlane(region.mask, `${where}.mask`), height, width);
   const feather = options.feather * Math.min(height, width);
   const first = Math.min(evaluations - 1, Math.round(options.start * evaluations));
   return {
     ...prompt,
     name: typeof region.name === 'string' && region.name.trim() ? region.name : `region ${index + 1}`,
-    mask: featherMask(reduced, height, width, feather, canvas.circular),
-    ...(canvas.growingMasks ? { blurred: blurMask(reduced, height, width, Math.max(1, feather / 2), canvas.circular) } : {}),
+    outline,
+    feather,
+    ...softEdges(outline, feather, canvas),
     weight: options.weight,
     bootstrap: options.bootstrap,
     first,

@@ -6,12 +6,11 @@ import { InvalidInputError, MissingInputError } from '../errors';
 import type { CallOptions, DiffusionModel } from '../model';
 import { checkOption, SAMPLER_OPTIONS } from '../options';
 import { Tensor } from '../tensor';
-import { pickBackgrounds, type StepInput } from './bootstrap';
-import { fuse, type Prediction } from './fusion';
+import type { StepInput } from './bootstrap';
+import { addPredictions, finishFusion, type FusionSum, type Prediction, startFusion } from './fusion';
 import { predictNoise } from './guidance';
 import type { SamplingJob } from './job';
 import { levelBefore } from './levels';
-import { addBackgrounds } from './prepare';
 import type { View } from './views';
 import { Reach, weightsAt } from './weights';
 
@@ -192,20 +191,34 @@ function batches(inputs: StepInput[], limit: number): StepInput[][] {
 }
 
 /**
- * Fuses a message's predictions.
- * @param variant the job with the fusion and the bootstrapping that are wired: see varyFusion and varyBootstrapping
+ * Fuses a message's predictions. A bootstrapped region counts only where its input was the shared latents. Where nothing
+ * that counts in the wired fusion was predicted, because it counts for nothing in the sampler's, the sampler's holds.
+ * @param base the job as its inputs were prepared, with the sampler's fusion
+ * @param variant the same with the fusion that is wired: see varyFusion
  * @throws InvalidInputError when a prediction that the fusion needs is missing
  */
-export function fuseWired(job: SamplingJob, variant: SamplingJob, index: number, predictions: Prediction[]): Tensor<'float32'> {
-  const [asked, needed] = [weightsAt(job, index).reach, weightsAt(variant, index).reach];
+export function fuseWired(base: SamplingJob, variant: SamplingJob, index: number, predictions: Prediction[]): Tensor<'float32'> {
+  const [own, wired] = [weightsAt(base, index), weightsAt(variant, index)];
   const there = new Set(predictions.map(({ view, prompt }) => `${view.index} ${prompt}`));
-  for (const { index: view } of job.views) {
-    const missing = needed[view].findIndex((reach, prompt) => reach !== Reach.None && asked[view][prompt] !== Reach.None && !there.has(`${view} ${prompt}`));
+  for (const { index: view } of base.views) {
+    const missing = wired.reach[view].findIndex((reach, prompt) => reach !== Reach.None && own.reach[view][prompt] !== Reach.None && !there.has(`${view} ${prompt}`));
     if (missing >= 0) {
-      throw new InvalidInputError('step.predictions', `without one for prompt ${missing} (${job.prompts[missing].name}) in window ${view}`, 'one for every prompt in every window where it has a part');
+      throw new InvalidInputError('step.predictions', `without one for prompt ${missing} (${base.prompts[missing].name}) in window ${view}`, 'one for every prompt in every window where it has a part');
     }
   }
-  return fuse(variant, index, predictions);
+  const masks = wired.masks.map((mask, p) => (own.bootstrapped[p] ? mask.map((weight, cell) => (own.masks[p][cell] > 0 ? weight : 0)) : mask));
+  const sum = startFusion(variant);
+  addPredictions(variant, index, sum, predictions, { ...wired, masks });
+  if (sum.weight.includes(0)) fillGaps(sum, base, index, predictions);
+  return finishFusion(variant, sum);
+}
+
+function fillGaps(sum: FusionSum, base: SamplingJob, index: number, predictions: Prediction[]): void {
+  const own = startFusion(base);
+  addPredictions(base, index, own, predictions);
+  const cells = sum.weight.length;
+  for (let i = 0; i < sum.value.length; i++) if (sum.weight[i % cells] === 0) sum.value[i] = own.value[i];
+  for (let i = 0; i < cells; i++) if (sum.weight[i] === 0) sum.weight[i] = own.weight[i];
 }
 
 /** (1 − share)·a + share·b. */
@@ -215,34 +228,6 @@ export function mix(a: Tensor<'float32'>, b: Tensor<'float32'>, share: number): 
   const mixed = new Float32Array(from.length);
   for (let i = 0; i < mixed.length; i++) mixed[i] = (1 - share) * from[i] + share * to[i];
   return Tensor.float32(mixed, a.dims);
-}
-
-/** The job with another fusion. */
-export function varyFusion(job: SamplingJob, fusion: string): SamplingJob {
-  return { ...job, options: { ...job.options, fusion: fusion as SamplingJob['options']['fusion'] }, weights: undefined };
-}
-
-/** Backgrounds of a bootstrapping that the sampler itself doesn't do: the paper's share of the steps. */
-const COLOURS = 0.2;
-
-/**
- * The job with another bootstrapping, at every step for which it is asked: the wiring says when.
- * @param kind 'none', or one of the sampler's backgrounds
- */
-export async function varyBootstrapping(job: SamplingJob, model: DiffusionModel, kind: string, signal?: AbortSignal): Promise<SamplingJob> {
-  if (kind === 'none') return { ...job, bootstrapEvaluations: 0, weights: undefined };
-  const total = job.scheduler.timesteps.length;
-  let { backgrounds } = job;
-  const findings: SamplingJob['findings'] = [];
-  if (kind !== job.options.bootstrappingBackground || backgrounds.length === 0) {
-    const options = { ...job.options, bootstrappingBackground: kind as SamplingJob['options']['bootstrappingBackground'] };
-    const bootstrapEvaluations = job.bootstrapEvaluations || Math.max(1, Math.round(COLOURS * total));
-    const fresh = { ...job, options, bootstrapEvaluations, backgrounds: [], backgroundPicks: [], findings };
-    await addBackgrounds(fresh, model, { signal });
-    backgrounds = fresh.backgrounds;
-  }
-  const backgroundPicks = pickBackgrounds(job.seed, backgrounds.length, total, job.views.length, job.regions.length);
-  return { ...job, bootstrapEvaluations: total, backgrounds, backgroundPicks, findings, weights: undefined };
 }
 
 function readList(value: unknown, name: string, remedy: string): Array<Record<string, unknown>> {

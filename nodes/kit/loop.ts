@@ -8,7 +8,7 @@ import { CancelledError, MissingInputError, MultiDiffusionError } from '../../en
 import type { DiffusionModel } from '../../engine/model';
 import type { SampleRequest, SamplingJob } from '../../engine/multidiffusion/job';
 import { type Evaluate, sample, type SampleResult } from '../../engine/multidiffusion/sample';
-import { copy, describeStep, readCanvas, varyBootstrapping, varyFusion } from '../../engine/multidiffusion/wired';
+import { copy, describeStep, readCanvas } from '../../engine/multidiffusion/wired';
 import type { Tensor } from '../../engine/tensor';
 import { own, type Message } from './message';
 import type { Task } from './tasks';
@@ -111,17 +111,13 @@ export class Loop {
 
   /**
    * The job as a node's configuration has it; made once.
-   * @param bootstrapping, fusion 'sampler' is the sampler's own
+   * @param what tells it from others
    */
-  async variant(bootstrapping: string, fusion = 'sampler'): Promise<SamplingJob> {
-    const { model } = this.parts;
-    const remember = (name: string, make: () => SamplingJob | Promise<SamplingJob>): Promise<SamplingJob> => {
-      const known = this.variants.get(name) ?? Promise.resolve(make());
-      this.variants.set(name, known);
-      return known;
-    };
-    const base = bootstrapping === 'sampler' ? this.job : await remember(bootstrapping, () => varyBootstrapping(this.job, model, bootstrapping, this.signal));
-    return fusion === 'sampler' ? base : remember(`${bootstrapping} ${fusion}`, () => varyFusion(base, fusion));
+  variant(what: unknown, make: (job: SamplingJob) => SamplingJob | Promise<SamplingJob>): Promise<SamplingJob> {
+    const name = JSON.stringify(what);
+    const known = this.variants.get(name) ?? Promise.resolve(make(this.job));
+    this.variants.set(name, known);
+    return known;
   }
 
   /** Lets a node work on the message; meanwhile the clock stands still. */

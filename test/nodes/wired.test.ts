@@ -106,6 +106,16 @@ describe('wired steps', function () {
       }
     });
 
+    it('so that the nodes hold every strategy, and the sampler none', async () => {
+      const canvas = { width: 96, height: 64, steps: 4, windowSize: 64, bootstrapping: 0, maskCentring: false };
+      const bootstrapping = { bootstrapping: 2, bootstrappingUnit: 'steps', bootstrappingBackground: 'colour', bootstrappingColour: '#d0a040', maskCentring: true };
+      const node = { bootstrapping: 'colour', colour: '#d0a040', duration: '0.5', durationUnit: 'fraction', centring: 'on' };
+      const weights = { backgroundWeight: 0.2, windowWeights: 'quartic' };
+      same(await compare({ ...canvas, ...bootstrapping, ...weights }, loop('sampler', canvas, { bootstrap: node, fuse: { ...weights, feather: '0.1' } }), TINY_LCM, { feather: 0.1 }));
+      await stopFlow();
+      same(await compare({ ...canvas, ...weights, fusion: 'last', growingMasks: true }, loop('sampler', canvas, { fuse: { ...weights, fusion: 'last', growingMasks: 'on' } }), TINY_LCM));
+    });
+
     it('with several fuse nodes that are mixed', async () => {
       const nodes = (mix: number): FlowNode[] => [wired('sampler', 'bootstrap', 'out', small), bootstrap('bootstrap', 'denoise'), denoise('denoise', 'fuse'), fuse('fuse', 'fuse2', { fusion: 'first' }), fuse('fuse2', 'sampler', { fusion: 'last', mix })];
       same(await compare({ ...small, fusion: 'first' }, nodes(0)));
