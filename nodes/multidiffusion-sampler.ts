@@ -91,7 +91,7 @@ export = function (RED: NodeAPI): void {
       delete msg.initialImage;
       delete msg.bootstrappingImage;
       msg.findings = result.findings;
-      addToGeneration(msg, await describe(checkpoint.facts, background, regions, options, result));
+      addToGeneration(msg, await describe(checkpoint.facts, background, regions, options, result, { stepMode, startedFromImage: initialImage !== undefined }));
       addToGeneration(msg, { timings: { queue: job.waited } });
       for (const finding of result.findings) if (!TOLD.includes(finding.code)) node.warn(finding.message);
       if (result.findings.length > 0) status.warn('findings');

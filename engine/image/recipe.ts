@@ -30,6 +30,10 @@ export interface Recipe {
   versions?: Record<string, string>;
   /** Milliseconds by phase. */
   timings?: Record<string, number>;
+  /** 'wired' where the steps went round a loop of nodes, which may have changed them. */
+  stepMode?: string;
+  /** Whether it began with a picture, which is not in the recipe. */
+  startedFromImage?: boolean;
   /** width, height, seed, steps, scheduler and the sampler's other options. */
   [option: string]: unknown;
 }
@@ -64,6 +68,8 @@ const FIELDS: Record<string, Check> = {
   negativePrompt: text,
   ...options(SAMPLER_OPTIONS),
   tileSize: number,
+  stepMode: text,
+  startedFromImage: (value) => typeof value === 'boolean',
   model: text,
   software: text,
   provider: text,
@@ -111,6 +117,7 @@ export function toParameters(recipe: Recipe): string {
     ['CFG scale', recipe.guidanceScale],
     ['Seed', recipe.seed],
     ['Size', recipe.width && recipe.height ? `${String(recipe.width)}x${String(recipe.height)}` : undefined],
+    ['Denoising strength', recipe.startedFromImage === true ? recipe.strength : undefined],
     ['Model', recipe.model],
     ...(recipe.regions ?? []).map((region, i): [string, unknown] => [`Region ${i + 1}`, regionText(region)]),
     ['Version', recipe.software],

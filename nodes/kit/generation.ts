@@ -10,8 +10,15 @@ import { isObject, pick } from './message';
 // eslint-disable-next-line @typescript-eslint/no-require-imports
 const { version } = require('../../../package.json') as { version: string };
 
+/** What is no option of the sampler, and not in the recipe itself. */
+interface Circumstances {
+  /** 'wired': nodes of a loop had their say in every step. */
+  stepMode: string;
+  startedFromImage: boolean;
+}
+
 /** A recipe with which the same picture can be made again; a mask that no outline describes goes into it as an image. */
-export async function describe(facts: ModelFacts, background: Conditioning, regions: Region[], options: SamplerOptions, result: SampleResult): Promise<Recipe> {
+export async function describe(facts: ModelFacts, background: Conditioning, regions: Region[], options: SamplerOptions, result: SampleResult, circumstances: Circumstances): Promise<Recipe> {
   const { width, height, seed, steps, timings } = result;
   return {
     software: `node-red-contrib-multidiffusion ${version}`,
@@ -25,6 +32,7 @@ export async function describe(facts: ModelFacts, background: Conditioning, regi
     seed,
     steps,
     scheduler: result.scheduler,
+    ...circumstances,
     regions: await Promise.all(regions.map(describeRegion)),
     versions: { node: process.version },
     timings: { sample: Math.round(timings.total), unet: Math.round(timings.unet) },

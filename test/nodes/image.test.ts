@@ -32,6 +32,11 @@ describe('PNG text chunks', () => {
     assert.deepEqual(comments!.map(({ keyword }) => keyword), ['parameters', 'multidiffusion']);
     assert.equal(comments![0].text, 'a cat\nSteps: 3, Seed: 5');
     assert.deepEqual(JSON.parse(comments![1].text), { prompt: 'a cat', steps: 3, seed: 5 });
+
+    const painted = await encodeImage(image, { format: 'png', quality: 90, generation: { prompt: 'a cat', strength: 0.4, startedFromImage: true, stepMode: 'wired' } });
+    const [parameters, recipe] = (await sharp(painted).metadata()).comments!.map(({ text }) => text);
+    assert.equal(parameters, 'a cat\nDenoising strength: 0.4');
+    assert.deepEqual(JSON.parse(recipe), { prompt: 'a cat', strength: 0.4, stepMode: 'wired', startedFromImage: true });
   });
 
   it('are read from damaged files without a fuss', async () => {

@@ -77,7 +77,8 @@ describe('pictures', function () {
     const start = { image: photo(128, 128), width: 128, height: 128 };
     const kept = await flow.ok('encode-image', { ...start });
     assert.equal(kept.initialImage, undefined, 'it has been used');
-    assert.equal(kept.generation.strength, 0.5);
+    const { strength, startedFromImage, stepMode } = kept.generation;
+    assert.deepEqual({ strength, startedFromImage, stepMode }, { strength: 0.5, startedFromImage: true, stepMode: 'built-in' });
     await stopFlow();
 
     const parts = await startFlow([model('model', TINY_LCM), vaeEncode('out'), sampler('free', 'out', { steps: 4, width: '', height: '' })]);

@@ -35,9 +35,11 @@ describe('wired steps', function () {
     it('with two overlapping regions', async () => {
       const messages = await compare(small, loop('sampler', small));
       same(messages);
-      const { timings: _, created: __, ...facts } = messages.byWire.generation;
-      const { timings: ___, created: ____, ...others } = messages.builtIn.generation;
+      const { timings: _, created: __, stepMode, ...facts } = messages.byWire.generation;
+      const { timings: ___, created: ____, stepMode: other, ...others } = messages.builtIn.generation;
       assert.deepEqual(facts, others);
+      assert.deepEqual([stepMode, other], ['wired', 'built-in']);
+      assert.equal(facts.startedFromImage, false);
     });
 
     it('with windows, more of them than one call of the model takes', async () => {
