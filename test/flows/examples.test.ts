@@ -163,7 +163,9 @@ describe('examples', function () {
     });
 
     it('cancels a job, and tells that it is', async () => {
-      const { progress, events, picture } = (await (await post({ ...layout, steps: 900 }, '?wait=false')).json()) as { progress: string; events: string; picture: string };
+      const ended: string[] = [];
+      nodeRed.RED.nodes.getNode(flow.find(({ name }) => name === 'status and reason')!.id).on('input', (msg: { job: string; error: { code: string } }) => ended.push(`${msg.job} ${msg.error.code}`));
+      const { job, progress, events, picture } = (await (await post({ ...layout, steps: 900 }, '?wait=false')).json()) as Record<'job' | 'progress' | 'events' | 'picture', string>;
       assert.equal((await fetch(nodeRed.url + picture)).status, 409);
       assert.equal((await fetch(nodeRed.url + progress, { method: 'DELETE' })).status, 202);
       let last = '';
@@ -171,6 +173,8 @@ describe('examples', function () {
       assert.equal(last, 'cancelled');
       const state = (await (await fetch(nodeRed.url + progress)).json()) as { event: string; code: string };
       assert.deepEqual([state.event, state.code], ['cancelled', 'CANCELLED']);
+      await until(() => ended.length > 0);
+      assert.deepEqual(ended, [`${job} CANCELLED`]);
     });
 
     it('asks for a token when there are tokens, and shows each client its own jobs alone', async () => {

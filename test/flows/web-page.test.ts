@@ -103,10 +103,14 @@ describe('14 by its page', function () {
     const [running, waiting] = [await draw({ ...layout, steps: 900 }), await draw({ ...layout, steps: 900 })];
     for await (const { event } of readEvents(await follow(running))) if (event === 'step') break;
     const before = (await gallery()).length;
+    const ended: string[] = [];
+    nodeRed.RED.nodes.getNode(node('reason').id).on('input', (msg: { job: string; error: { code: string } }) => ended.push(`${msg.job} ${msg.error.code}`));
     for (const job of [waiting, running]) {
       assert.equal((await fetch(`${url}/jobs/${job}`, { method: 'DELETE' })).status, 202);
       assert.equal((await end(job)).event, 'cancelled');
     }
+    while (ended.length < 2) await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.deepEqual(ended.sort(), [waiting, running].map((job) => `${job} CANCELLED`).sort());
     assert.equal((await gallery()).length, before);
   });
 
