@@ -15,6 +15,7 @@ const { values } = parseArgs({
     steps: { type: 'string', default: '50' },
     runs: { type: 'string', default: '5' },
     'library-path': { type: 'string' },
+    compare: { type: 'string' },
     json: { type: 'boolean' },
   },
 });
@@ -22,8 +23,8 @@ const RUNS = Number(values.runs);
 const BATCHES = [1, 2, 4, 8];
 const BOXES: Array<[number, number, number, number]> = [[0.05, 0.5, 0.3, 0.45], [0.35, 0.5, 0.3, 0.45], [0.65, 0.5, 0.3, 0.45], [0.05, 0.05, 0.3, 0.4], [0.35, 0.05, 0.3, 0.4], [0.65, 0.05, 0.3, 0.4]];
 
-const open = (provider: string): Promise<Checkpoint> =>
-  openCheckpoint(path.resolve(values.model), { provider, deviceId: Number(values.device), libraryPath: values['library-path'] } as CheckpointOptions);
+const open = (provider: string, model = values.model): Promise<Checkpoint> =>
+  openCheckpoint(path.resolve(model), { provider, deviceId: Number(values.device), libraryPath: values['library-path'] } as CheckpointOptions);
 const median = (numbers: number[]): number => [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)];
 const rounded = (value: number, digits = 2): number => Number(value.toFixed(digits));
 
@@ -51,9 +52,12 @@ async function measureRows(checkpoint: Checkpoint, size: number) {
   return results;
 }
 
-/** The largest difference from the CPU's output, relative to its largest value. */
-async function compareWithCpu(checkpoint: Checkpoint, size: number): Promise<number> {
-  const cpu = await open('cpu');
+/**
+ * The largest difference from the CPU's output, relative to its largest value.
+ * @param folder the model that the CPU runs: the same, or the one that this was made of where a CPU can't run it
+ */
+async function compareWithCpu(checkpoint: Checkpoint, size: number, folder: string): Promise<number> {
+  const cpu = await open('cpu', folder);
   try {
     const [here] = await checkpoint.predict(await makeRows(checkpoint, 1, size), 500);
     const [there] = await cpu.predict(await makeRows(cpu, 1, size), 500);
@@ -135,7 +139,7 @@ async function main(): Promise<void> {
       size,
       steps: Number(values.steps),
       rows: await measureRows(checkpoint, size),
-      ...(checkpoint.facts.provider.startsWith('cuda') && { differenceFromCpu: await compareWithCpu(checkpoint, size) }),
+      ...((values.compare || checkpoint.facts.provider.startsWith('cuda')) && { differenceFromCpu: await compareWithCpu(checkpoint, size, values.compare ?? values.model) }),
       sampler: await measureSampler(checkpoint, size, 3, RUNS),
       byRegions: [] as Array<Awaited<ReturnType<typeof measureSampler>>>,
     };
@@ -151,4 +155,7 @@ async function main(): Promise<void> {
   }
 }
 
-void main();
+main().catch((error: Error) => {
+  console.error(error.message);
+  process.exitCode = 1;
+});
