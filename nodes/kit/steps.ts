@@ -56,8 +56,10 @@ export function handleSteps(RED: NodeAPI, node: Node, work: (msg: Message, step:
       await loop.work((job) => work(msg, step, loop, job, AbortSignal.any([loop.signal, task.signal])));
     } catch (error) {
       if (loop.signal.aborted) task.abandon('The job has ended.');
-      else if (task.unheard) loop.fail(new CancelledError(`${node.type} was closed while the step was in it.`));
-      else loop.fail(error as Error, true);
+      else if (task.signal.aborted) {
+        loop.fail(new CancelledError(`${node.type} was removed or deployed anew while the step was in it.`));
+        task.abandon('The sampler tells.');
+      } else loop.fail(error as Error, true);
       throw error;
     }
     const [index, total] = [Number(step.index) + 1, Number(step.total)];

@@ -8,11 +8,12 @@ import { Status } from './status';
 
 /** Node-RED waits 15 s for a node to close. */
 const CLOSE_WAIT_MS = 5000;
+const CLOSED = 'The node was removed or deployed anew.';
 
 /** The work on one message. */
 export class Task {
   private readonly controller = new AbortController();
-  /** Nobody is left who could be told: the node closes or the HTTP client has gone. */
+  /** Nobody is left who could be told: the HTTP client has gone. */
   unheard = false;
   /** Another node has told Catch about the failure. */
   told = false;
@@ -50,12 +51,14 @@ export function handleMessages(RED: NodeAPI, node: Node, work: (task: Task) => P
   const status = new Status(RED, node);
   const tasks = new Set<Task>();
   const endings = new Set<Promise<void>>();
+  let closing = false;
   let closed = false;
 
   node.on('input', (msg, send, done) => {
     const task: Task = new Task(msg, status, (message) => {
       if (!closed && !task.unheard) send(message);
     });
+    if (closing) task.cancel(CLOSED);
     const ending = run(task, done).finally(() => {
       tasks.delete(task);
       endings.delete(ending);
@@ -90,14 +93,16 @@ export function handleMessages(RED: NodeAPI, node: Node, work: (task: Task) => P
     }
   }
 
+  // Node-RED has let go of all nodes that it replaces before the tasks end: what they still say reaches those that stay.
   node.on('close', (finished: () => void) => {
-    closed = true;
+    closing = true;
     status.close();
-    for (const task of tasks) task.abandon('The node was closed.');
+    for (const task of tasks) task.cancel(CLOSED);
     let timer: NodeJS.Timeout;
     const patience = new Promise<void>((resolve) => (timer = setTimeout(resolve, CLOSE_WAIT_MS)));
     void Promise.race([Promise.all(endings), patience]).then(() => {
       clearTimeout(timer);
+      closed = true;
       close?.();
       finished();
     });

@@ -114,6 +114,28 @@ describe('cancelling', function () {
     again.release();
   });
 
+  it('follows when the sampler alone is deployed anew, and what stays is told: the progress output and Catch', async () => {
+    flow.send('encode', { job: 'old', steps: LONG });
+    await event(flow, 'old', 'step');
+    flow.send('encode', { job: 'waiting', steps: LONG });
+    await event(flow, 'waiting', 'queued');
+    await deploy(flow, nodes().map((node) => (node.type === 'multidiffusion-sampler' ? { ...node, name: 'changed' } : node)), 'nodes');
+    const cancelled: string[] = [];
+    while (cancelled.length < 2) {
+      const { payload } = await flow.next('progress');
+      if (payload.event === 'cancelled') cancelled.push(payload.job);
+    }
+    assert.deepEqual(cancelled.sort(), ['old', 'waiting']);
+    const caught = [await flow.next('caught'), await flow.next('caught')];
+    assert.deepEqual(caught.map(({ job }) => job).sort(), ['old', 'waiting']);
+    for (const { error } of caught) {
+      assert.equal(error.code, 'CANCELLED');
+      assert.match(error.message, /The node was removed or deployed anew\./);
+    }
+    assert.equal((await flow.ok('encode', { job: 'new', steps: 2 })).job, 'new');
+    assert.equal(flow.all('caught').length, 0);
+  });
+
   it('leaves every job with exactly one end, whatever happens to it', async () => {
     const names = Array.from({ length: 120 }, (_, i) => `job ${i}`);
     const ends = new Map<string, string[]>();
