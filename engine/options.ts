@@ -40,7 +40,7 @@ export const SCHEDULER_NAMES = [
 
 /** The sampler's options; where there is no default, the checkpoint decides. */
 export const SAMPLER_OPTIONS = {
-  /** Canvas in pixels; default: the checkpoint's native size. */
+  /** Canvas in pixels, rounded to what the checkpoint can draw; default: its native size. */
   width: { type: 'integer', min: 16, max: 16384 },
   height: { type: 'integer', min: 16, max: 16384 },
   steps: { type: 'integer', min: 1, max: 1000, default: 25 },
@@ -54,7 +54,7 @@ export const SAMPLER_OPTIONS = {
   bootstrappingUnit: { type: 'choice', choices: ['fraction', 'steps'], default: 'fraction' },
   /** What fills a bootstrapped region's surroundings. The paper: random constant colours. */
   bootstrappingBackground: { type: 'choice', choices: ['random', 'white', 'colour', 'image'], default: 'random' },
-  /** With bootstrappingBackground 'colour'. */
+  /** The colour of bootstrappingBackground 'colour'. */
   bootstrappingColour: { type: 'colour', default: '#808080' },
   /** Whether a bootstrapped region is moved to the middle of its window while the model looks at it (SemanticDraw). The paper: no. */
   maskCentring: { type: 'boolean', default: true },
@@ -72,7 +72,7 @@ export const SAMPLER_OPTIONS = {
   windowWeights: { type: 'choice', choices: ['uniform', 'gaussian', 'quartic'], default: 'uniform' },
   /** Whether the left and the right edge of the canvas touch, as in a full panorama. */
   circular: { type: 'boolean', default: false },
-  /** With an initial image: the share of the steps that are taken, from how much noise on it. */
+  /** With an initial image: the share of the steps that are taken; they begin with as much noise on it. */
   strength: { type: 'number', min: 0.01, max: 1, default: 0.8 },
   /** With an initial image: whether to keep it wherever no region is. */
   keepBackground: { type: 'boolean', default: false },
