@@ -96,12 +96,14 @@ async function run(RED: NodeAPI, check: Check, body: Record<string, unknown>): P
 /** What the dialog says, as texts: nothing else comes from a form. */
 function readConfig(body: Record<string, unknown>): ModelConfig {
   const properties = ['checkpoint', 'folder', 'repository', 'revision', 'provider', 'deviceId', 'threads', 'batchSize', 'memoryBudget'];
-  return Object.fromEntries(properties.map((property) => [property, String(body[property] ?? '')]));
+  return Object.fromEntries(properties.map((property) => [property, asText(body[property])]));
 }
+
+const asText = (value: unknown): string => (typeof value === 'string' || typeof value === 'number' ? String(value) : '');
 
 /** The token in the dialog, or the one that the node has been deployed with. */
 function readToken(RED: NodeAPI, { id, token }: Record<string, unknown>): string | undefined {
   if (typeof token === 'string' && token !== UNCHANGED) return token;
-  const credentials = RED.nodes.getCredentials(String(id)) as { token?: string } | undefined;
+  const credentials = RED.nodes.getCredentials(asText(id)) as { token?: string } | undefined;
   return credentials?.token;
 }

@@ -46,7 +46,9 @@ describe('messages', function () {
     assert.deepEqual(wrong, [], again);
     assert.equal(polluted, false);
     for (const id of ['encode', 'region', 'sampler', 'decode', 'save', 'vae-encode', 'bootstrap', 'denoise', 'fuse']) assert.ok(given[id] >= MESSAGES, `${id}: ${given[id]}`);
-    // As many steps of running jobs were tampered with.
+    // It takes no messages: what its dialog asks the server.
+    assert.ok(given['diffusion-model'] > 500, String(given['diffusion-model']));
+    // Steps of running jobs were tampered with.
     for (const id of ['bootstrap', 'denoise', 'fuse', 'wired']) assert.ok(given[`the loop, before ${id}`] >= MESSAGES / 50, JSON.stringify(given));
     const megabytes = said.map((round) => round.megabytes as number);
     assert.ok(megabytes[ROUNDS - 1] - megabytes[1] < MOST_MEGABYTES, `memory after each round: ${megabytes.map((amount) => amount.toFixed(1)).join(', ')} MB; ${again}`);

@@ -34,8 +34,20 @@ const LOOP = ['bootstrap', 'denoise', 'fuse', 'wired'];
 const AT_ONCE = 100;
 const PATIENCE = 120_000;
 
+/** The things that a request can carry. */
+function inJson() {
+  return THINGS.flatMap((thing) => {
+    try {
+      if (thing.length > 2 ** 20 || thing.prompt?.length > 2 ** 20) return []; // Node-RED takes no request so large
+      return [JSON.parse(JSON.stringify(thing))];
+    } catch {
+      return [];
+    }
+  });
+}
+
 async function main() {
-  const { RED, deploy, stop } = await startNodeRed({ onLog: () => {}, settings: { multidiffusion: { maxCanvasPixels: 128 * 128, maxSteps: 3 } } });
+  const { RED, url, deploy, stop } = await startNodeRed({ onLog: () => {}, editor: true, settings: { multidiffusion: { maxCanvasPixels: 128 * 128, maxSteps: 3 } } });
   await deploy(flow);
   const random = randomFrom(seed);
   const any = (list) => list[Math.floor(random() * list.length)];
@@ -102,6 +114,16 @@ async function main() {
     given[`the loop, before ${id}`] = (given[`the loop, before ${id}`] ?? 0) + Math.min(1, met);
   }
 
+  /** What the dialog of diffusion-model asks the server, with a thing instead of one of its texts. */
+  async function ask(property, thing) {
+    const body = JSON.stringify({ checkpoint: 'folder', folder: '/nowhere', [property]: thing });
+    const headers = { 'content-type': 'application/json' };
+    const response = await fetch(`${url}/multidiffusion/checks`, { method: 'POST', headers, body });
+    if (![200, 400, 413].includes(response.status)) wrong.push(`a check of ${property}: HTTP ${response.status}`);
+    if (response.ok) await fetch(`${url}/multidiffusion/checks/${(await response.json()).check}`, { method: 'DELETE' });
+    given['diffusion-model'] = (given['diffusion-model'] ?? 0) + 1;
+  }
+  for (const property of ['folder', 'repository', 'revision', 'provider', 'deviceId', 'threads', 'batchSize', 'memoryBudget', 'id', 'token']) for (const thing of inJson()) await ask(property, thing);
   for (const id of NODES) await batch(id, PROPERTIES.map((property) => ({ [property]: EMPTINESS })));
   for (let round = 0; round < rounds; round++) {
     for (const id of NODES) {
@@ -111,7 +133,11 @@ async function main() {
     }
     for (const id of LOOP) for (let i = 0; i < count / rounds / 50; i++) await tamper(id, i);
     spare = [];
-    global.gc();
+    // What is on its way to or from the inference process and the disk comes to rest.
+    for (let i = 0; i < 5; i++) {
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      global.gc();
+    }
     const { heapUsed, arrayBuffers } = process.memoryUsage();
     console.log(JSON.stringify({ given, wrong, megabytes: (heapUsed + arrayBuffers) / 2 ** 20, polluted: {}.polluted === true }));
   }

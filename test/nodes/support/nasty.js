@@ -11,7 +11,7 @@ cyclic.regions.push(cyclic);
 let deep = [];
 for (let i = 0; i < 5000; i++) deep = [deep];
 
-const huge = 'x'.repeat(50 * 2 ** 20);
+const huge = Buffer.alloc(50 * 2 ** 20, 'x').toString('latin1');
 const tensor = (more) => ({ kind: 'multidiffusion/tensor', dtype: 'float32', dims: [1, 4, 16, 16], buffer: new ArrayBuffer(4096), ...more });
 const conditioning = (more) => ({ kind: 'multidiffusion/conditioning', prompt: 'a', negativePrompt: '', embeddings: tensor({ dims: [1, 77, 32], buffer: new ArrayBuffer(77 * 32 * 4) }), ...more });
 const boo = () => {
@@ -25,7 +25,7 @@ const THINGS = [
   'data:image/png;base64,iVBORw0KGgo=', 'data:image/svg+xml,<svg xmlns="http://www.w3.org/2000/svg" width="99999" height="99999"/>', 'http://127.0.0.1:9/x.png',
   [], [[[[[[[[[[[[1]]]]]]]]]]]], Array.from({ length: 5000 }, () => ({})), {}, cyclic, deep, hostile,
   Object.create(null), JSON.parse('{"__proto__": {"polluted": true}, "constructor": {"prototype": {"polluted": true}}}'), { hasOwnProperty: 1, toString: 2, valueOf: boo, toJSON: boo, [Symbol.toPrimitive]: boo },
-  { then: (resolve) => resolve(1) }, { then: boo }, { get length() { return boo(); }, get prompt() { return boo(); } }, new Date(NaN), /x/, new Map(), new WeakMap(), new Error('x'),
+  { toString: 2, valueOf: 2 }, { then: (resolve) => resolve(1) }, { then: boo }, { get length() { return boo(); }, get prompt() { return boo(); } }, new Date(NaN), /x/, new Map(), new WeakMap(), new Error('x'),
   Buffer.alloc(10), Buffer.alloc(50 * 2 ** 20), Buffer.from('{"prompt": 5}'), Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 0]), Buffer.from('<svg xmlns="http://www.w3.org/2000/svg" width="100000" height="100000"/>'),
   new Float32Array(3), new BigInt64Array(3), new ArrayBuffer(3), new SharedArrayBuffer(3), new DataView(new ArrayBuffer(3)), () => 1, boo, Symbol('x'), 10n,
   ...[
