@@ -8,7 +8,7 @@ import { InvalidInputError } from '../errors';
 import { Tensor } from '../tensor';
 import type { SamplingJob } from './job';
 import { cellsOf, type View } from './views';
-import { weightsAt } from './weights';
+import { discards, weightsAt } from './weights';
 
 /** The guided prediction of one prompt in one window. */
 export interface Prediction {
@@ -52,17 +52,19 @@ export function addPredictions(job: SamplingJob, index: number, sum: FusionSum, 
 
 /**
  * Σ w·M_p·ε_p / Σ w·M_p.
- * @returns [1, C, H, W]
+ * @returns [1, C, H, W]; zero in cells without a prediction that are thrown away anyhow
  * @throws InvalidInputError when a cell got no prediction
  */
-export function finishFusion({ grid }: SamplingJob, { value, weight }: FusionSum): Tensor<'float32'> {
-  const fused = new Float32Array(value.length);
-  for (let i = 0; i < fused.length; i++) fused[i] = value[i] / weight[i % weight.length];
-  const missing = weight.indexOf(0);
+export function finishFusion(job: SamplingJob, { value, weight }: FusionSum): Tensor<'float32'> {
+  const { grid } = job;
+  const painted = discards(job);
+  const missing = weight.findIndex((sum, cell) => sum === 0 && painted?.[cell] !== 0);
   if (missing >= 0) {
     const cell = `cell (${missing % grid.width}, ${Math.floor(missing / grid.width)}) has none`;
     throw new InvalidInputError('predictions', cell, 'at least one prediction for every latent cell');
   }
+  const fused = new Float32Array(value.length);
+  for (let i = 0; i < fused.length; i++) fused[i] = weight[i % weight.length] === 0 ? 0 : value[i] / weight[i % weight.length];
   return Tensor.float32(fused, [1, grid.channels, grid.height, grid.width]);
 }
 

@@ -42,6 +42,7 @@ export async function predictNoise(
       wanted.push({ input, prompt, conditional, ...(guided && { unconditional: rowOf(negativeEmbeddings) }) });
     }
   }
+  if (rows.length === 0) return []; // windows in which nothing is to be painted
   const outputs = await predictRows(model, job, index, rows, options);
   return wanted.map(({ input, prompt, conditional, unconditional }) => {
     const c = outputs[conditional];

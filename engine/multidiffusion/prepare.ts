@@ -124,10 +124,11 @@ function keepOutside(image: Tensor<'float32'> | undefined, regions: LatentRegion
  * steps, the same share.
  * @param name of the amount; its unit is called the same with Unit
  * @param steps that are taken
- * @throws InvalidInputError for a fraction above 1
+ * @throws InvalidInputError for a fraction above 1 or a number that is not whole
  */
 export function evaluationsIn(name: string, amount: number, unit: 'fraction' | 'steps', steps: number, evaluations: number): number {
   if (unit === 'fraction' && amount > 1) throw new InvalidInputError(name, amount, `a fraction from 0 to 1, or a number of steps with ${name}Unit 'steps'`);
+  if (unit === 'steps' && !Number.isInteger(amount)) throw new InvalidInputError(name, amount, `a whole number of steps, or a share of them with ${name}Unit 'fraction'`);
   return Math.round((unit === 'fraction' ? amount : Math.min(1, amount / steps)) * evaluations);
 }
 

@@ -91,18 +91,28 @@ export function takeStep(job: SamplingJob, index: number, fused: Tensor<'float32
     );
   }
   const { latents, scheduler } = job;
-  job.foresee = () => foresee(scheduler, index, latents, fused);
+  const { kept } = job;
+  job.foresee = () => {
+    const foreseen = foresee(scheduler, index, latents, fused);
+    return kept ? keepOutside(foreseen, kept.image, kept.painted) : foreseen;
+  };
   job.latents = scheduler.step(fused, index, job.latents, job.stepNoise);
-  if (job.kept) job.latents = keepBackground(job, index + 1, job.kept);
+  if (kept) job.latents = keepOutside(job.latents, levelOfKept(job, index + 1, kept.image), kept.painted);
   job.index = index + 1;
 }
 
-/** Outside the regions the latents of the picture that is kept, noised to the level before evaluation `index`; in the end as they are. */
-function keepBackground({ latents, scheduler, noise }: SamplingJob, index: number, { image, painted }: NonNullable<SamplingJob['kept']>): Tensor<'float32'> {
-  const kept = index < scheduler.timesteps.length ? scheduler.addNoise(image, noise, index).data : image.data;
+/** The picture that is kept, noised to the level before evaluation `index`; in the end as it is. */
+function levelOfKept({ scheduler, noise }: SamplingJob, index: number, image: Tensor<'float32'>): Tensor<'float32'> {
+  return index < scheduler.timesteps.length ? scheduler.addNoise(image, noise, index) : image;
+}
+
+/** What is painted, and outside the regions what is kept. */
+function keepOutside(latents: Tensor<'float32'>, kept: Tensor<'float32'>, painted: Float32Array): Tensor<'float32'> {
+  const outside = kept.data;
   const mixed = latents.data.map((x, i) => {
     const share = painted[i % painted.length];
-    return share === 1 ? x : share * x + (1 - share) * kept[i];
+    if (share === 1) return x;
+    return share === 0 ? outside[i] : share * x + (1 - share) * outside[i];
   });
   return Tensor.float32(mixed, latents.dims);
 }

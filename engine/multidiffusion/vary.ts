@@ -16,7 +16,7 @@ const COLOURS = 0.2;
 /**
  * What a bootstrap node does at the job's next step: its own strategy, until its duration is over.
  * @returns 'sampler', 'none' or one of the sampler's backgrounds
- * @throws InvalidInputError for a fraction above 1
+ * @throws InvalidInputError for a fraction above 1 or a number of steps that is not whole
  */
 export function bootstrappingNow({ index, scheduler, stepsTaken }: SamplingJob, { bootstrapping, duration, durationUnit }: BootstrapOptions): string {
   if (duration === undefined || bootstrapping === 'sampler') return bootstrapping;

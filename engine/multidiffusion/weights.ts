@@ -54,13 +54,23 @@ export function overallWeights(job: SamplingJob): FusionWeights {
 /** @param regions their masks; they become weights in place */
 function divide(job: SamplingJob, phase: string, regions: Float32Array[], bootstrapped: boolean[], backgroundWeight: number): FusionWeights {
   const left = job.options.fusion === 'average' ? averaged(job, regions) : stacked(job, regions);
-  const background = backgroundWeight > 0 ? left.map((weight) => Math.max(weight, backgroundWeight)) : left;
+  const painted = discards(job);
+  const background = left.map((weight, i) => (painted?.[i] === 0 ? 0 : Math.max(weight, backgroundWeight)));
   const masks = [background, ...regions];
   const reach = job.views.map((view) => {
     const cells = cellsOf(view, job.grid.width);
     return masks.map((mask) => reachOf(mask, cells));
   });
   return { phase, masks, reach, bootstrapped: [false, ...bootstrapped] };
+}
+
+/**
+ * Where a picture is kept, whatever is predicted is thrown away: there the background need not be evaluated. But not if
+ * the scheduler's thresholding makes every cell depend on all.
+ * @returns for each cell the share that is painted
+ */
+export function discards({ kept, scheduler }: SamplingJob): Float32Array | undefined {
+  return scheduler.config.thresholding === true ? undefined : kept?.painted;
 }
 
 /** The paper's rule, with a weight per region. In place; returns what is left for the background. */

@@ -7,7 +7,7 @@ import { predictNoise } from '../../dist/engine/multidiffusion/guidance';
 import type { SampleRequest } from '../../dist/engine/multidiffusion/job';
 import { createJob } from '../../dist/engine/multidiffusion/prepare';
 import { foresee, noiseLevel } from '../../dist/engine/multidiffusion/levels';
-import { sample, takeStep } from '../../dist/engine/multidiffusion/sample';
+import { type Evaluate, sample, takeStep } from '../../dist/engine/multidiffusion/sample';
 import { cellsOf, roll, spreadViews } from '../../dist/engine/multidiffusion/views';
 import { weightsAt, windowWeights } from '../../dist/engine/multidiffusion/weights';
 import { resizeImage } from '../../dist/engine/image/resize';
@@ -417,6 +417,42 @@ describe('keeping the background', () => {
       assert.ok(changed > 40, `${changed} of 64 values`);
     });
   }
+
+  for (const name of SCHEDULER_NAMES) {
+    it(`evaluates nothing that it would throw away, with the same result: ${name}`, async () => {
+      const schedulerConfig = withScheduler(new AnalyticModel().facts.schedulerConfig, name);
+      const evaluateAll: Evaluate = async (model, job, index) => {
+        const whole = { ...job, kept: undefined, weights: undefined };
+        return fuse(whole, index, await predictNoise(model, whole, index, prepareInputs(whole, index)));
+      };
+      for (const more of [{}, { bootstrapping: 0.5 }, { growingMasks: true }, { backgroundWeight: 0.2, fusion: 'first' }] as object[]) {
+        for (const feather of [0, 0.2]) {
+          const request: SampleRequest = { ...withBox({ keepBackground: true, windowSize: 48, windowOverlap: 0.5, steps: 5, ...more }, { feather }), initialImage: photo, schedulerConfig };
+          const models = [new AnalyticModel(), new AnalyticModel()];
+          const [sparing, lavish] = [await sample(models[0], request), await sample(models[1], request, evaluateAll)];
+          assert.deepEqual(sparing.latents.data, lavish.latents.data, JSON.stringify({ more, feather }));
+          const [fewer, all] = models.map(({ calls }) => calls.reduce((sum, { rows }) => sum + rows, 0));
+          assert.ok(fewer < all, `${fewer} of ${all} rows`);
+        }
+      }
+    });
+  }
+
+  it('evaluates the background everywhere where thresholding makes each cell depend on all', async () => {
+    const schedulerConfig = { ...new AnalyticModel().facts.schedulerConfig, thresholding: true };
+    const request: SampleRequest = { ...withBox({ keepBackground: true }), initialImage: photo };
+    const [plainly, threshold] = [await createJob(new AnalyticModel(), request), await createJob(new AnalyticModel(), { ...request, schedulerConfig })];
+    assert.ok(weightsAt(plainly, 2).masks[0].every((weight) => weight === 0));
+    assert.ok(weightsAt(threshold, 2).masks[0].some((weight) => weight > 0));
+  });
+
+  it('foresees the picture that is kept', async () => {
+    const job = await createJob(new AnalyticModel(), { ...withBox({ keepBackground: true }), initialImage: photo });
+    takeStep(job, 0, Tensor.float32(new Float32Array(480).fill(0.3), [1, 4, 10, 12]));
+    job.foresee().data.forEach((value, i) => {
+      if (!box.data[i % 120]) assert.equal(value, photo.data[i]);
+    });
+  });
 
   it('shows the model the picture at each step\'s level, softly at the edge of a soft region', async () => {
     const half = region(1, mask(10, 12, (_, x) => (x < 4 ? 1 : x < 6 ? 0.5 : 0)));

@@ -110,6 +110,7 @@ describe('wired steps', () => {
       assert.equal(during({ duration: 0 }), 0);
       assert.equal(bootstrappingNow({ ...job, index: total - 1 }, bootstrap({ duration: 0 })), 'sampler');
       assert.throws(() => during({ duration: 3 }), /duration is 3; allowed: a fraction from 0 to 1, or a number of steps with durationUnit 'steps'/);
+      assert.throws(() => during({ duration: 0.5, durationUnit: 'steps' }), /duration is 0.5; allowed: a whole number of steps/);
     }
   });
 
