@@ -24,6 +24,40 @@ describe('tokenizer', () => {
     assert.deepEqual(new PromptTokenizer(folderOf('tiny-lcm'), 77).tokenize(prompt), { ids });
   });
 
+  describe('fills up with', () => {
+    const folders: string[] = [];
+    after(() => folders.forEach((folder) => fs.rmSync(folder, { recursive: true })));
+    /** The id that a short prompt ends with, under these special_tokens_map.json and tokenizer_config.json. */
+    const padOf = (special?: object, config?: object): number => {
+      const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'tokenizer-'));
+      folders.push(folder);
+      for (const file of ['vocab.json', 'merges.txt']) fs.copyFileSync(path.join(folderOf('tiny-sd2'), file), path.join(folder, file));
+      if (special) fs.writeFileSync(path.join(folder, 'special_tokens_map.json'), JSON.stringify(special));
+      if (config) fs.writeFileSync(path.join(folder, 'tokenizer_config.json'), JSON.stringify(config));
+      return new PromptTokenizer(folder, 77).tokenize('a').ids.at(-1) as number;
+    };
+    const vocab = JSON.parse(fs.readFileSync(path.join(folderOf('tiny-sd2'), 'vocab.json'), 'utf8'));
+    const [end, mark] = [vocab['<|endoftext|>'], vocab['!']];
+    const token = (content: string) => ({ content, lstrip: false, normalized: true, rstrip: false, single_word: false });
+
+    it('the end token when no file names another', () => {
+      assert.notEqual(end, mark);
+      assert.equal(padOf(), end);
+      assert.equal(padOf({ bos_token: '<|startoftext|>' }, { model_max_length: 77 }), end);
+      assert.equal(padOf({ pad_token: null }), end);
+    });
+
+    it('what special_tokens_map.json says, whatever tokenizer_config.json says', () => {
+      assert.equal(padOf({ pad_token: '!' }, { pad_token: '<|endoftext|>' }), mark);
+      assert.equal(padOf({ pad_token: token('<|endoftext|>') }, { pad_token: '!' }), end);
+    });
+
+    it('what tokenizer_config.json says when it alone does, as text or as an object', () => {
+      assert.equal(padOf({ eos_token: '<|endoftext|>' }, { pad_token: '!' }), mark);
+      assert.equal(padOf(undefined, { pad_token: token('!') }), mark);
+    });
+  });
+
   it('says what it cut off', () => {
     const tokenizer = new PromptTokenizer(folderOf('tiny-sd2'), 8);
     const { ids, truncated } = tokenizer.tokenize('in in in in in in the man');
