@@ -7,7 +7,8 @@ import type { SampleRequest } from '../../dist/engine/multidiffusion/job';
 import { createJob } from '../../dist/engine/multidiffusion/prepare';
 import { sample, takeStep } from '../../dist/engine/multidiffusion/sample';
 import type { Region } from '../../dist/engine/multidiffusion/types';
-import { weightsAt } from '../../dist/engine/multidiffusion/weights';
+import { type Shape, shapeMask } from '../../dist/engine/multidiffusion/shapes';
+import { Reach, weightsAt } from '../../dist/engine/multidiffusion/weights';
 import { PAPER_OPTIONS, SAMPLER_OPTIONS, SCHEDULER_NAMES } from '../../dist/engine/options';
 import { withScheduler } from '../../dist/engine/schedulers';
 import { Tensor } from '../../dist/engine/tensor';
@@ -197,6 +198,41 @@ describe('MultiDiffusion', () => {
     }));
     assert.deepEqual(fuse(job, 0, [predictions[2], predictions[0], predictions[1]]).data, fuse(job, 0, predictions).data);
     assert.throws(() => fuse(job, 0, []), /cell \(0, 0\) has none.*at least one prediction for every latent cell/);
+  });
+
+  it('never loses a region: however small, it has a cell and a window at each of its steps', async () => {
+    const outline = fc.record({ x: fc.double({ min: 0, max: 0.97, noNaN: true }), y: fc.double({ min: 0, max: 0.97, noNaN: true }), w: fc.double({ min: 0.002, max: 0.03, noNaN: true }), h: fc.double({ min: 0.002, max: 0.6, noNaN: true }) });
+    await fc.assert(
+      fc.asyncProperty(
+        outline,
+        fc.constantFrom('box', 'ellipse'),
+        fc.record({ feather: fc.constantFrom(0, 0.01, 0.5), weight: fc.constantFrom(0.001, 1, 1000), span: fc.constantFrom<[number, number][]>([0, 1], [0.4, 0.41], [0.999, 1]) }),
+        fc.record({ width: fc.constantFrom(64, 96, 168), height: fc.constantFrom(64, 80), windowSize: fc.constantFrom(40, 64), circular: fc.boolean(), growingMasks: fc.boolean(), maskCentring: fc.boolean(), bootstrapping: fc.constantFrom(0, 0.5, 1), backgroundWeight: fc.constantFrom(0, 1), windowWeights: fc.constantFrom('uniform', 'gaussian', 'quartic') }),
+        async ({ x, y, w, h }, shape, { span: [start, end], ...more }, options) => {
+          const place = shapeMask({ [shape]: [x, y, w, h] } as unknown as Shape);
+          const job = await createJob(new AnalyticModel(), { background: conditioning(0.2), regions: [region(1, place, { ...more, start, end })], options: { steps: 4, seed: 1, ...options } as SampleRequest['options'] });
+          const { first, last } = job.regions[0];
+          for (let index = first; index < last; index++) {
+            const { masks, reach } = weightsAt(job, index);
+            assert.ok(masks[1].some((weight) => weight > 0), `no cell at step ${index}`);
+            assert.ok(reach.some((view) => view[1] !== Reach.None), `no window at step ${index}`);
+            assert.ok(prepareInputs(job, index).some(({ prompts }) => prompts.includes(1)), `no input at step ${index}`);
+          }
+          assert.ok(last > first);
+        },
+      ),
+      { numRuns: 150 },
+    );
+  });
+
+  it('asks for as many rows at once as a call may have, however large the canvas', async () => {
+    for (const width of [96, 384, 768]) {
+      const model = new AnalyticModel();
+      const half = region(1, mask(8, 8, (_, x) => (x < 4 ? 1 : 0)));
+      const job = await sample(model, { background: conditioning(0.2, 0.3), regions: [half], rowsPerCall: 8, options: { ...small, width, windowSize: 40, bootstrapping: 0.5 } });
+      assert.ok(model.calls.every(({ rows }) => rows <= 8), `${width}: ${Math.max(...model.calls.map(({ rows }) => rows))} rows`);
+      assert.equal(model.calls.reduce((sum, { rows }) => sum + rows, 0), job.unetRows);
+    }
   });
 
   it('lets a region act from its start to its end, and the background where it does not', async () => {
