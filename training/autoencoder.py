@@ -9,24 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .common import ChannelNorm, Clock, Optimisers, Workers, autocast, conv, load, pick_device, rate, save, zeroed
+from .common import Block, ChannelNorm, Clock, Optimisers, Workers, autocast, conv, load, pick_device, rate, save
 
 LATENT_CHANNELS = 4
 FACTOR = 4
 WIDE, NARROW = 128, 64
-
-
-class Block(nn.Module):
-    """Two convolutions around a SiLU, added to what came in."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.norm = ChannelNorm(channels)
-        self.first = conv(channels, channels)
-        self.second = zeroed(conv(channels, channels))
-
-    def forward(self, x):
-        return x + self.second(F.silu(self.first(self.norm(x))))
 
 
 class Encoder(nn.Module):

@@ -83,6 +83,19 @@ def zeroed(layer):
     return layer
 
 
+class Block(nn.Module):
+    """Two convolutions around a SiLU, added to what came in, which is all that it gives at first."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = ChannelNorm(channels)
+        self.first = conv(channels, channels)
+        self.second = zeroed(conv(channels, channels))
+
+    def forward(self, x):
+        return x + self.second(F.silu(self.first(self.norm(x))))
+
+
 @torch.no_grad()
 def orthogonalise(gradients: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """Newton-Schulz iteration of matrices [n, rows, columns] towards the nearest orthogonal ones.

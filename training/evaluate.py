@@ -15,30 +15,24 @@ from . import dataset
 from .autoencoder import LATENT_CHANNELS, Autoencoder, to_tensor
 from .common import Workers
 from .diffusion import Pocket, sample
-from .judge import UNKNOWN, Judge, judge, truths
+from .judge import QUESTIONS, UNKNOWN, Judge, judge, truths
 from .render import SIZE, Sprites, random_picture, render
 from .tokenizer import Tokenizer
 from .vocabulary import (COLOUR_NAMES, EFFECT_NAMES, OBJECT_NAMES, OBJECTS, PLAIN, SCENE_NAMES, SCENES, SCENES_ALONE,
                          STYLE_NAMES, Item, Picture)
 
-LABELS = {"object": OBJECT_NAMES, "style": STYLE_NAMES, "colour": COLOUR_NAMES, "scene": SCENE_NAMES,
-          "effect": EFFECT_NAMES}
-
 
 class Painter:
     """The trained parts together: prompts to pictures."""
 
-    def __init__(self, pocket: Pocket, autoencoder: Autoencoder, tokenizer: Tokenizer,
-                 spacing: str = "leading"):
+    def __init__(self, pocket: Pocket, autoencoder: Autoencoder, tokenizer: Tokenizer):
         self.pocket, self.autoencoder, self.tokenizer = pocket.eval(), autoencoder.eval(), tokenizer
-        self.spacing = spacing
         self.workers = Workers(next(pocket.parameters()).device)
 
     def paint(self, prompts: list[str], seed: int, guidance: float = 4.0, steps: int = 25, batch: int = 16) -> np.ndarray:
         """Bytes [N, 128, 128, 3]."""
         def part(first: int) -> np.ndarray:
-            latents = sample(self.pocket, self.tokenizer, prompts[first:first + batch], seed + first, guidance, steps,
-                             spacing=self.spacing)
+            latents = sample(self.pocket, self.tokenizer, prompts[first:first + batch], seed + first, guidance, steps)
             with torch.no_grad():
                 output = self.autoencoder.decoder(latents).float()
             return ((output.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
@@ -87,7 +81,7 @@ def asked_pictures(each: int, seed: int) -> list[Picture]:
 def _shares(answers: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> dict:
     """Share of right answers per question and per word."""
     report = {}
-    for question, labels in LABELS.items():
+    for question, labels in QUESTIONS.items():
         known = right[question] != UNKNOWN
         hit = answers[question] == right[question]
         words = {label: {"right": round(float(hit[chosen].mean()), 3), "pictures": int(chosen.sum())}

@@ -86,8 +86,7 @@ def _json(path: Path, value) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf8")
 
 
-def export(folder: Path, pocket: Pocket, autoencoder: Autoencoder, tokenizer: Tokenizer,
-           spacing: str = "leading") -> None:
+def export(folder: Path, pocket: Pocket, autoencoder: Autoencoder, tokenizer: Tokenizer) -> None:
     """Writes the whole model folder."""
     tokenizer.write(folder / "tokenizer")
     _json(folder / "vocabulary.json", vocabulary())
@@ -123,7 +122,7 @@ def export(folder: Path, pocket: Pocket, autoencoder: Autoencoder, tokenizer: To
         "_class_name": "DDIMScheduler", "beta_start": BETA_START, "beta_end": BETA_END,
         "beta_schedule": "scaled_linear", "trained_betas": None, "num_train_timesteps": TIMESTEPS,
         "prediction_type": "v_prediction", "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1,
-        "thresholding": False, "rescale_betas_zero_snr": False, "timestep_spacing": spacing})
+        "thresholding": False, "rescale_betas_zero_snr": False, "timestep_spacing": "leading"})
     _json(folder / "model_index.json", {
         "_class_name": "OnnxStableDiffusionPipeline", "feature_extractor": [None, None], "requires_safety_checker": False,
         "safety_checker": [None, None], "scheduler": ["diffusers", "DDIMScheduler"],

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .autoencoder import to_tensor
-from .common import ChannelNorm, Clock, Optimisers, Workers, autocast, conv, load, pick_device, rate, save, zeroed
+from .common import Block, ChannelNorm, Clock, Optimisers, Workers, autocast, conv, load, pick_device, rate, save
 from .vocabulary import COLOUR_NAMES, EFFECT_NAMES, OBJECT_NAMES, SCENE_NAMES, STYLE_NAMES
 
 # What is judged, and the labels of each output.
@@ -23,24 +23,14 @@ QUESTIONS = {"object": OBJECT_NAMES, "style": STYLE_NAMES, "colour": COLOUR_NAME
 UNKNOWN = -100
 
 
-class JudgeBlock(nn.Module):
-    def __init__(self, channels: int):
-        super().__init__()
-        self.norm = ChannelNorm(channels)
-        self.first, self.second = conv(channels, channels), zeroed(conv(channels, channels))
-
-    def forward(self, x):
-        return x + self.second(F.silu(self.first(self.norm(x))))
-
-
 class Judge(nn.Module):
     """RGB [N, 3, 128, 128] in [-1, 1] -> logits, one tensor for each question."""
 
     def __init__(self):
         super().__init__()
         self.entry = conv(48, 64)
-        self.body = nn.Sequential(JudgeBlock(64), nn.Conv2d(64, 96, 2, 2), JudgeBlock(96), JudgeBlock(96),
-                                  nn.Conv2d(96, 160, 2, 2), JudgeBlock(160), JudgeBlock(160), ChannelNorm(160))
+        self.body = nn.Sequential(Block(64), nn.Conv2d(64, 96, 2, 2), Block(96), Block(96),
+                                  nn.Conv2d(96, 160, 2, 2), Block(160), Block(160), ChannelNorm(160))
         self.answers = nn.ModuleDict({name: nn.Linear(320, len(labels)) for name, labels in QUESTIONS.items()})
 
     def forward(self, pictures):

@@ -19,28 +19,11 @@ START, END, PAD, MAX_LENGTH = "<|startoftext|>", "<|endoftext|>", "!", 77
 _PIECES = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|[^\s\w]+|_+")
 
 
-def _byte_characters() -> list[str]:
-    """The printable stand-ins for the 256 bytes, in the order of CLIP's vocabulary."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    characters = [chr(byte) for byte in printable]
-    stand_ins = {byte: chr(byte) for byte in printable}
-    for byte in range(256):
-        if byte not in stand_ins:
-            stand_ins[byte] = chr(256 + len(stand_ins) - len(printable))
-            characters.append(stand_ins[byte])
-    return characters
-
-
 def _byte_stand_ins() -> dict[int, str]:
-    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    stand_ins, extra = {}, 0
-    for byte in range(256):
-        if byte in printable:
-            stand_ins[byte] = chr(byte)
-        else:
-            stand_ins[byte] = chr(256 + extra)
-            extra += 1
-    return stand_ins
+    """The printable character that stands for each of the 256 bytes, in the order of CLIP's vocabulary."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = sorted({*range(256)} - {*printable})
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + index) for index, byte in enumerate(others)}
 
 
 def _merge(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
@@ -79,15 +62,10 @@ class Tokenizer:
 
     @classmethod
     def make(cls) -> "Tokenizer":
-        characters = _byte_characters()
+        characters = list(_byte_stand_ins().values())
         merges = learn_merges(known_words())
         tokens = [*characters, *(c + "</w>" for c in characters), *("".join(pair) for pair in merges), START, END]
         return cls({token: index for index, token in enumerate(tokens)}, merges)
-
-    @classmethod
-    def read(cls, folder: Path) -> "Tokenizer":
-        lines = (folder / "merges.txt").read_text("utf8").splitlines()[1:]
-        return cls(json.loads((folder / "vocab.json").read_text("utf8")), [tuple(line.split()) for line in lines])
 
     def _word(self, piece: str) -> list[int]:
         characters = [self.stand_ins[byte] for byte in piece.encode("utf8")]
