@@ -17,6 +17,7 @@ _sprites: Sprites | None = None
 
 
 def to_row(picture: Picture) -> np.ndarray:
+    """Int8 [9]; what a picture does not have is -1."""
     row = np.full(FIELDS, -1, np.int8)
     row[:3] = picture.scene, picture.backdrop, picture.effect
     for index, item in enumerate(picture.items):

@@ -53,6 +53,7 @@ def start_weights(folder: Path, tokenizer: Tokenizer) -> diffusion.Pocket:
 
 
 def landed_autoencoder(folder: Path) -> autoencoder.Autoencoder:
+    """The autoencoder of an exported model folder."""
     model = autoencoder.Autoencoder()
     export.load_exported(model.encoder, folder / "vae_encoder/model.onnx")
     export.load_exported(model.decoder, folder / "vae_decoder/model.onnx")

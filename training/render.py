@@ -8,7 +8,6 @@ gives nearly the same latents wherever it stands (the autoencoder halves twice, 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -241,15 +240,6 @@ class Sprites:
         return self.cache[key]
 
 
-@dataclass
-class Placed:
-    """Where an item stands, in cells, and the side of its sprite in pixels."""
-
-    left: int
-    top: int
-    longest: int
-
-
 def draw(picture: np.ndarray, sprite: np.ndarray, left: int, top: int) -> None:
     height, width = sprite.shape[:2]
     target = picture[top:top + height, left:left + width]
@@ -303,11 +293,11 @@ def _random_item(chooser: random.Random) -> Item:
     return Item(thing, chooser.randrange(len(words.STYLE_NAMES)), chooser.randrange(len(COLOURS)) if tinted else -1)
 
 
-def random_picture(chooser: random.Random, effects: float = 0.25) -> Picture:
-    """Draws what a training picture shows."""
+def random_picture(chooser: random.Random) -> Picture:
+    """Draws by lot what a training picture shows."""
     scene = PLAIN if chooser.random() < 0.16 else chooser.randrange(len(SCENE_NAMES))
     backdrop = chooser.randrange(len(COLOURS)) if scene == PLAIN else -1
-    effect = chooser.randrange(1, len(EFFECT_NAMES)) if chooser.random() < effects else 0
+    effect = chooser.randrange(1, len(EFFECT_NAMES)) if chooser.random() < 0.25 else 0
     count = chooser.choices((0, 1, 2), (0.13, 0.65, 0.22))[0]
     items = [_random_item(chooser) for _ in range(count)]
     for item in items:
@@ -316,15 +306,15 @@ def random_picture(chooser: random.Random, effects: float = 0.25) -> Picture:
     return Picture(scene, backdrop, effect, items)
 
 
-def _place(items: int, widths_heights, chooser: random.Random) -> list[tuple[int, int]]:
-    """Random cells for one or two boxes (in cells); two do not overlap if that can be had."""
+def _place(sizes: list[tuple[int, int]], chooser: random.Random) -> list[tuple[int, int]]:
+    """Random places (left, top) for up to two boxes (width, height), in cells; two do not overlap if that can be had."""
     spots = []
-    for attempt in range(40):
-        spots = [(chooser.randint(0, CELLS - w), chooser.randint(0, CELLS - h)) for w, h in widths_heights]
-        if items < 2:
+    for _ in range(40):
+        spots = [(chooser.randint(0, CELLS - w), chooser.randint(0, CELLS - h)) for w, h in sizes]
+        if len(sizes) < 2:
             break
         (ax, ay), (bx, by) = spots
-        (aw, ah), (bw, bh) = widths_heights
+        (aw, ah), (bw, bh) = sizes
         if ax + aw <= bx or bx + bw <= ax or ay + ah <= by or by + bh <= ay:
             break
     return spots
@@ -344,7 +334,7 @@ def render(what: Picture, sprites: Sprites, seed: int) -> tuple[np.ndarray, np.n
     sizes = (48, 56, 64, 72, 80, 88, 96, 104, 112) if len(what.items) < 2 else (40, 48, 56, 64)
     drawn = [sprites.sprite(item.thing, item.style, item.colour, chooser.choice(sizes)) for item in what.items]
     boxes = [(pixels.shape[1] // GRID, pixels.shape[0] // GRID) for pixels in drawn]
-    for item, pixels, (width, height), (left, top) in zip(what.items, drawn, boxes, _place(len(drawn), boxes, chooser)):
+    for item, pixels, (width, height), (left, top) in zip(what.items, drawn, boxes, _place(boxes, chooser)):
         draw(picture, pixels, left * GRID, top * GRID)
         cover = pixels[..., 3].reshape(height, GRID, width, GRID).mean((1, 3)) > 0.15
         cells = labels[top:top + height, left:left + width]
