@@ -25,7 +25,7 @@ export = function (RED: NodeAPI): void {
         onStatus: (process) => show(process, status),
         onOpen: ({ facts }) => {
           this.log(`${facts.name} runs on ${facts.provider}`);
-          status.ok('ready', { provider: facts.provider.replace(/ \(.*/, '') });
+          status.ok('ready', { provider: shorten(facts.provider) });
         },
       });
       this.on('close', () => {
@@ -36,6 +36,11 @@ export = function (RED: NodeAPI): void {
     { credentials: { token: { type: 'password' } } },
   );
 };
+
+/** Where it runs and, if not on a GPU that was hoped for, why in a few words; the log has the whole sentence. */
+function shorten(provider: string): string {
+  return provider.replace(/ \(no CUDA: ([^:(]+).*/s, (_, why: string) => ` (${why.trim()})`);
+}
 
 function show({ state, detail }: ProcessStatus, status: Status): void {
   if (state === 'failed') status.failed(new Error(detail));

@@ -62,7 +62,7 @@ function threadOptions(threads: number): InferenceSession.SessionOptions {
 /** CUDA's part of ONNX Runtime is fetched separately; without its files there is nothing to try. */
 function findMissingProvider(): string | undefined {
   if (process.platform !== 'linux' || process.arch !== 'x64') {
-    return `ONNX Runtime for Node.js has CUDA on Linux x64 only, and this is ${process.platform} ${process.arch}`;
+    return `CUDA needs Linux x64: ONNX Runtime for Node.js has it there only, and this is ${process.platform} ${process.arch}`;
   }
   const root = dirname(require.resolve('onnxruntime-node/package.json'));
   const folder = join(root, 'bin', 'napi-v6', 'linux', 'x64');

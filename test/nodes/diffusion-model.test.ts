@@ -107,6 +107,14 @@ describe('diffusion-model', function () {
     assert.equal(statusesOf('model').includes('runs on cpu'), true);
   });
 
+  it('says in its status where it runs, and in a few words why not on a GPU', async () => {
+    await start([{ ...model(), provider: 'auto' }, encode('encode', 'a sofa', 'out')]);
+    await flow.ok('encode', {});
+    const { provider } = (await getNode('model').model.get()).facts;
+    const [, why = ''] = /^cpu \(no CUDA: ([^:(]+)/.exec(provider) ?? [];
+    assert.deepEqual(statusesOf('model').filter((text) => text.startsWith('runs on')), [why ? `runs on cpu (${why.trim()})` : 'runs on cuda:0']);
+  });
+
   it('spreads jobs over a process a device', async () => {
     const nodes = [{ ...model(), deviceId: '0, 1' }, encode('encode', 'a sofa', 'region'), region('region', [0, 0, 0.5, 1], 'sampler'), sampler('sampler', 'out', { steps: 4 })];
     await start(nodes);
