@@ -14,7 +14,7 @@ const examples = path.join(__dirname, '..', '..', 'examples');
 /** The bundled model's. */
 const NATIVE_SIZE = 128;
 /** Pictures that are put together from several. */
-const MONTAGES: Record<string, number[]> = { '10-bootstrapping-strategies.json': [5 * NATIVE_SIZE, NATIVE_SIZE] };
+const MONTAGES: Record<string, number[]> = { '10-bootstrapping-strategies.json': [5 * NATIVE_SIZE, NATIVE_SIZE], '15-fusion-strategies.json': [7 * NATIVE_SIZE, NATIVE_SIZE] };
 
 type NodeRed = Awaited<ReturnType<typeof startNodeRed>>;
 
