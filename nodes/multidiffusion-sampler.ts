@@ -10,7 +10,7 @@ import { describe } from './kit/generation';
 import { cancelJobs, SamplerJob } from './kit/jobs';
 import { inOrder } from './kit/line';
 import { sampleInLoop } from './kit/loop';
-import { addToGeneration, own, pick, type Message } from './kit/message';
+import { addToGeneration, findingsIn, own, pick, type Message } from './kit/message';
 import { isUnload, NodeModel } from './kit/model';
 import { tellEditors } from './kit/panel';
 import { initialLatents, pictureIn, previews } from './kit/pictures';
@@ -90,7 +90,7 @@ export = function (RED: NodeAPI): void {
       if (options.circular) msg.circular = true; // for vae-decode
       delete msg.initialImage;
       delete msg.bootstrappingImage;
-      msg.findings = result.findings;
+      msg.findings = [...findingsIn(msg).filter((finding) => own(finding, 'code') === 'UNKNOWN_PROPERTY'), ...result.findings];
       addToGeneration(msg, await describe(checkpoint.facts, background, regions, options, result, { stepMode, startedFromImage: initialImage !== undefined }));
       addToGeneration(msg, { timings: { queue: job.waited } });
       for (const finding of result.findings) if (!TOLD.includes(finding.code)) node.warn(finding.message);

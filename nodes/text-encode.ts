@@ -1,7 +1,7 @@
 /** text-encode: words → msg.conditioning; or a whole layout → msg.background and msg.regions. */
 import type { Node, NodeAPI, NodeDef } from 'node-red';
 import type { Checkpoint } from '../engine/checkpoint/checkpoint';
-import { promptFindings } from './kit/findings';
+import { promptFindings, unknownNames } from './kit/findings';
 import { readLayout, type Layout } from './kit/layout';
 import { inOrder } from './kit/line';
 import { addFindings, addToGeneration, own } from './kit/message';
@@ -9,7 +9,10 @@ import { isUnload, NodeModel } from './kit/model';
 import { readWords, type WordsConfig } from './kit/prompt';
 import { draftRegion, type Draft } from './kit/regions';
 import { readSettings } from './kit/settings';
+import type { StatusKey } from './kit/status';
 import { handleMessages, isCancellation, type Task } from './kit/tasks';
+
+const SHOWN: Record<string, StatusKey> = { TRUNCATED_PROMPT: 'truncated', UNKNOWN_WORDS: 'unknownWords', UNKNOWN_PROPERTY: 'unknownNames' };
 
 type TextEncodeDef = NodeDef & WordsConfig & { model?: string };
 
@@ -47,9 +50,10 @@ export = function (RED: NodeAPI): void {
       addToGeneration(msg, { model: checkpoint.facts.name, timings: { encode: Math.round(performance.now() - started) } });
 
       const findings = [conditioning, ...regions.map((region) => region.conditioning)].flatMap(promptFindings);
+      if (layout) findings.push(...unknownNames(layout.unknown));
       addFindings(msg, findings);
       for (const finding of findings) node.warn(finding.message);
-      if (findings.length > 0) status.warn(findings[0].code === 'TRUNCATED_PROMPT' ? 'truncated' : 'unknownWords');
+      if (findings.length > 0) status.warn(SHOWN[findings[0].code]!);
       else status.ok('encoded');
       task.send(msg);
     }

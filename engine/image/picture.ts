@@ -35,10 +35,8 @@ export async function readPicture(source: unknown, name: string, limits: MaskLim
 
 function bytesOf(source: unknown, name: string): { input: Uint8Array; raw?: { width: number; height: number; channels: 3 } } {
   if (Buffer.isBuffer(source)) return { input: source };
-  if (typeof source === 'string') {
-    if (!isDataUri(source)) throw new InvalidInputError(name, source, 'the bytes of a picture, a data URI or an image tensor');
-    return { input: Buffer.from(source.slice(source.indexOf(',') + 1), 'base64') };
-  }
+  if (typeof source === 'string' && isDataUri(source)) return { input: Buffer.from(source.slice(source.indexOf(',') + 1), 'base64') };
+  if (typeof source !== 'object' || source === null) throw new InvalidInputError(name, source, 'the bytes of a picture, a data URI or an image tensor');
   const { dims, buffer } = checkImage(source, name);
   return { input: new Uint8Array(buffer), raw: { width: dims[1], height: dims[0], channels: 3 } };
 }

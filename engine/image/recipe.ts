@@ -78,6 +78,8 @@ const FIELDS: Record<string, Check> = {
   timings: mapOf(number),
 };
 
+export const RECIPE_FIELDS: readonly string[] = Object.keys(FIELDS);
+
 /**
  * The recipe in `generation`: its known fields, where they are of the right kind.
  * @returns undefined when nothing of a recipe is in it

@@ -43,7 +43,7 @@ export interface Region {
 
 /** Something about the request that the user should know; sampling goes on. */
 export interface Finding {
-  code: 'UNCOVERED' | 'HIDDEN_REGION' | 'TINY_REGION' | 'TRUNCATED_PROMPT' | 'UNKNOWN_WORDS' | 'LONG_BOOTSTRAPPING' | 'ROUNDED_SIZE' | 'NO_ENCODER';
+  code: 'UNCOVERED' | 'HIDDEN_REGION' | 'TINY_REGION' | 'TRUNCATED_PROMPT' | 'UNKNOWN_WORDS' | 'UNKNOWN_PROPERTY' | 'LONG_BOOTSTRAPPING' | 'ROUNDED_SIZE' | 'NO_ENCODER';
   region?: string;
   message: string;
 }

@@ -84,7 +84,7 @@ export async function writeWhole(folder: string, nameFor: (attempt: number) => s
  * @throws MultiDiffusionError FILE when there is no such file inside; the message tells nothing of what lies outside
  */
 export async function existingFileInside(base: string, file: string, maxBytes: number, what: string): Promise<string> {
-  const refused = new MultiDiffusionError('FILE', `The ${what} ${JSON.stringify(file.slice(0, 100))} is not a file in the directory allowed for it.`);
+  const refused = new MultiDiffusionError('FILE', `The ${what} ${JSON.stringify(file.slice(0, 100))} is not a file in the directory allowed for it, which settings.js says.`);
   if (file.includes('\0') || file.length > 4096) throw refused;
   try {
     const root = await fs.realpath(base);

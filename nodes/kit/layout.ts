@@ -1,9 +1,10 @@
 /** A whole layout in one message: `{prompt, width, …, regions: [{prompt, box, …}]}`; see docs/messages.md. */
 import { InvalidInputError, MissingInputError } from '../../engine/errors';
 import { readGeneration } from '../../engine/image/metadata';
+import { RECIPE_FIELDS } from '../../engine/image/recipe';
 import { IMAGE_OPTIONS, REGION_OPTIONS, SAMPLER_OPTIONS } from '../../engine/options';
-import { isObject, own, pick } from './message';
-import { readOutline, type Outline } from './regions';
+import { isObject, own, pick, textIn } from './message';
+import { readOutline, SHAPES, type Outline } from './regions';
 import { checkLimit, type Settings } from './settings';
 
 export interface LayoutRegion {
@@ -20,21 +21,26 @@ export interface Layout {
   regions: LayoutRegion[];
   /** Options of the nodes downstream, as they came: each node checks its own. */
   options: Record<string, unknown>;
+  /** Names in it that mean nothing, such as misspelt ones. */
+  unknown: string[];
 }
 
 const MAX_JSON_LENGTH = 32 * 1024 * 1024;
 const LIFTED = [...Object.keys(SAMPLER_OPTIONS), ...Object.keys(IMAGE_OPTIONS), 'tileSize'];
+const KNOWN = new Set([...LIFTED, ...RECIPE_FIELDS]);
+const KNOWN_IN_REGIONS = new Set(['name', 'prompt', 'negativePrompt', ...SHAPES, 'shape', 'points', ...Object.keys(REGION_OPTIONS)]);
 
 /**
- * The layout in a payload: an object with `prompt` or `regions`, the same as JSON text, or a picture that
- * save-image wrote, whose recipe is the layout.
+ * The layout in a payload: an object with `prompt` or `regions`, the same as JSON text or its bytes, or a
+ * picture that save-image wrote, whose recipe is the layout.
  * @returns undefined when the payload is none of these
  * @throws InvalidInputError, MissingInputError when it is a layout with something wrong in it
  */
 export async function readLayout(payload: unknown, settings: Settings): Promise<Layout | undefined> {
   let source = payload;
-  if (Buffer.isBuffer(payload)) source = (await readGeneration(payload)) ?? (payload[0] === 0x7b ? payload.toString('utf8') : undefined);
+  if (Buffer.isBuffer(payload)) source = (await readGeneration(payload)) ?? textIn(payload);
   if (typeof source === 'string') source = parseJson(source);
+  if (Array.isArray(source) && isObject(source[0])) throw new InvalidInputError('payload', source, 'one layout {prompt, regions: […]}; a split node sends several one after the other');
   if (!isObject(source) || (own(source, 'prompt') === undefined && own(source, 'regions') === undefined)) return undefined;
 
   const prompt = readPrompt(own(source, 'prompt') ?? '', 'payload.prompt', settings);
@@ -47,6 +53,7 @@ export async function readLayout(payload: unknown, settings: Settings): Promise<
     negativePrompt,
     regions: regions.map((region, i) => readRegion(region, i, negativePrompt, settings)),
     options: pick(source, LIFTED),
+    unknown: [...unknownNames(source, KNOWN), ...regions.flatMap((region, i) => unknownNames(region, KNOWN_IN_REGIONS).map((name) => `regions[${i}].${name}`))],
   };
 }
 
@@ -77,8 +84,16 @@ function readRegion(region: unknown, i: number, negativePrompt: string, settings
   };
 }
 
+/** Nobody writes more names than this by mistake. */
+const MOST_NAMES = 20;
+
+function unknownNames(source: unknown, known: Set<string>): string[] {
+  if (!isObject(source)) return [];
+  return Object.keys(source).filter((name) => name !== 'regions' && !known.has(name)).slice(0, MOST_NAMES).map((name) => name.slice(0, 50));
+}
+
 function parseJson(text: string): unknown {
-  if (!/^\s*\{\s*["}]/.test(text.slice(0, 1000)) || text.length > MAX_JSON_LENGTH) return undefined;
+  if (!/^\s*(\{\s*["'}]|\[\s*\{)/.test(text.slice(0, 1000)) || text.length > MAX_JSON_LENGTH) return undefined;
   try {
     return JSON.parse(text) as unknown;
   } catch (error) {

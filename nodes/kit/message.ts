@@ -1,4 +1,5 @@
 /** Reading messages, in which anything may lie, and writing into them. */
+import { isUtf8 } from 'node:buffer';
 import type { NodeMessageInFlow } from 'node-red';
 import { InvalidInputError } from '../../engine/errors';
 import type { Recipe } from '../../engine/image/recipe';
@@ -28,9 +29,21 @@ export function pick(source: unknown, names: readonly string[]): Record<string, 
   return picked;
 }
 
+/** Whether the message asks for what the property names, as `reset = true` does; text from an HTTP query may say so, too. */
+export function asksFor(msg: Message, name: string): boolean {
+  const value = own(msg, name);
+  return Boolean(value) && value !== 'false';
+}
+
 /** Whether it is an object other than an array, a Buffer or a typed array. */
 export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value) && !ArrayBuffer.isView(value);
+}
+
+/** Text, or the text that bytes hold, as they come from MQTT or a file; without a byte order mark. @returns undefined for anything else */
+export function textIn(value: unknown): string | undefined {
+  const text = Buffer.isBuffer(value) && isUtf8(value) && !value.includes(0) ? value.toString('utf8') : value;
+  return typeof text === 'string' ? text.replace(/^\ufeff/, '') : undefined;
 }
 
 /** Adds to msg.generation, which every node of a picture does; what was there and is no object is dropped. */
@@ -45,11 +58,15 @@ export function addToGeneration(msg: Message, facts: Partial<Recipe>): void {
   };
 }
 
+/** What earlier nodes have found; the last hundred of it. */
+export function findingsIn(msg: Message): unknown[] {
+  const findings = own(msg, 'findings');
+  return Array.isArray(findings) ? findings.slice(-100) : [];
+}
+
 /** Adds to the array msg.findings. */
 export function addFindings(msg: Message, findings: readonly unknown[]): void {
-  if (findings.length === 0) return;
-  const before = own(msg, 'findings');
-  msg.findings = [...(Array.isArray(before) ? before.slice(-100) : []), ...findings];
+  if (findings.length > 0) msg.findings = [...findingsIn(msg), ...findings];
 }
 
 /**

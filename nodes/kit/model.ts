@@ -5,7 +5,7 @@ import type { HubProgress } from '../../engine/checkpoint/hub';
 import { acquireCheckpoint, type CheckpointLease } from '../../engine/checkpoint/pool';
 import { CancelledError, MissingInputError } from '../../engine/errors';
 import { modelSource, type ModelSource } from './checkpoints';
-import { own, type Message } from './message';
+import { asksFor, type Message } from './message';
 import { readSettings } from './settings';
 import type { Status } from './status';
 import { orAborted } from './tasks';
@@ -132,6 +132,5 @@ export class NodeModel {
 
 /** Whether the message only says that the model is to be unloaded; such messages go no further. */
 export function isUnload(msg: Message): boolean {
-  const unload = own(msg, 'unload');
-  return unload === true || unload === 'true';
+  return asksFor(msg, 'unload');
 }

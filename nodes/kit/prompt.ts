@@ -2,7 +2,7 @@
 import type { Node, NodeAPI } from 'node-red';
 import { InvalidInputError, MissingInputError } from '../../engine/errors';
 import { readPrompt } from './layout';
-import { own, type Message } from './message';
+import { own, textIn, type Message } from './message';
 import type { Settings } from './settings';
 
 export interface WordsConfig {
@@ -20,14 +20,14 @@ export interface WordsConfig {
  * @throws MissingInputError when there is no prompt, InvalidInputError when it is no text
  */
 export async function readWords(RED: NodeAPI, node: Node, msg: Message, config: WordsConfig, settings: Settings): Promise<{ prompt: string; negativePrompt: string }> {
-  const payload = own(msg, 'payload');
+  const payload = textIn(own(msg, 'payload'));
   const prompt =
     (await readNamed(RED, node, msg, config.prompt, config.promptType)) ??
     own(msg, 'prompt') ??
     ownText(config.prompt, config.promptType) ??
-    (typeof payload === 'string' && payload.trim() !== '' ? payload : undefined);
+    (payload?.trim() ? payload : undefined);
   if (prompt === undefined || prompt === null) {
-    throw new MissingInputError('prompt', 'Write one in the node, or send it as msg.prompt or msg.payload.');
+    throw new MissingInputError('prompt', 'Write one in the node, or send it as msg.prompt, or as text or a layout {prompt, regions} in msg.payload.');
   }
   const negativePrompt =
     (await readNamed(RED, node, msg, config.negativePrompt, config.negativePromptType)) ??

@@ -17,7 +17,7 @@ export type Outline = Shape | { image: string | Buffer };
 /** A region that may still lack its mask. */
 export type Draft = Omit<Region, 'mask' | 'shape'> & { mask?: Tensor; shape?: Outline };
 
-const SHAPES = ['box', 'ellipse', 'polygon', 'image', 'rest'] as const;
+export const SHAPES = ['box', 'ellipse', 'polygon', 'image', 'rest'] as const;
 
 /**
  * The outline that an object names: by one of box, ellipse, polygon, image and rest; or as region-mask
@@ -142,5 +142,6 @@ function mapValues(values: Record<string, unknown>, change: (value: unknown) => 
 /** Numbers in arrays may come as text, as in an HTTP query. */
 function numbers(value: unknown, depth = 0): unknown {
   if (Array.isArray(value) && depth < 2 && value.length <= 10_000) return value.map((entry) => numbers(entry, depth + 1));
-  return typeof value === 'string' && value.trim() !== '' && depth > 0 ? Number(value) : value;
+  const number = typeof value === 'string' && value.trim() !== '' && depth > 0 ? Number(value) : NaN;
+  return Number.isNaN(number) ? value : number;
 }

@@ -14,6 +14,7 @@ export type StatusKey =
   | 'encoded'
   | 'truncated'
   | 'unknownWords'
+  | 'unknownNames'
   | 'regions'
   | 'queued'
   | 'step'

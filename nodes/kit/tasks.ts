@@ -3,7 +3,7 @@ import { EventEmitter } from 'node:events';
 import type { Writable } from 'node:stream';
 import type { Node, NodeAPI, NodeMessage } from 'node-red';
 import { CancelledError } from '../../engine/errors';
-import { own, type Message } from './message';
+import { asksFor, own, type Message } from './message';
 import { Status } from './status';
 
 /** Node-RED waits 15 s for a node to close. */
@@ -141,6 +141,5 @@ function watchRequest(task: Task): () => void {
 
 /** Whether the message only says that jobs are to be cancelled; such messages go on to the sampler untouched. */
 export function isCancellation(msg: Message): boolean {
-  const reset = own(msg, 'reset');
-  return reset === true || reset === 'true' || own(msg, 'cancel') !== undefined;
+  return asksFor(msg, 'reset') || own(msg, 'cancel') !== undefined;
 }

@@ -181,6 +181,26 @@ describe('flows', function () {
     assert.equal(flow.statuses.at(-1)!.fill, 'yellow');
   });
 
+  it('say which properties of a layout mean nothing, and go on', async () => {
+    const flow = await startFlow([model(), encode('encode', '', 'sampler'), sampler('sampler', 'out')]);
+    const payload = { prompt: 'a room', stpes: 3, regions: [{ prompt: 'a sofa', box: SOFA, wieght: 2 }] };
+    const msg = await flow.ok('encode', { payload });
+    const [finding] = msg.findings.filter(({ code }: Message) => code === 'UNKNOWN_PROPERTY');
+    assert.match(finding.message, /stpes, regions\[0\]\.wieght are not known/);
+    assert.ok(flow.warnings.some((warning) => /wieght/.test(warning)));
+    // A recipe says more than a layout needs.
+    const again = await flow.ok('encode', { payload: msg.generation });
+    assert.deepEqual(again.findings.filter(({ code }: Message) => code === 'UNKNOWN_PROPERTY'), []);
+  });
+
+  it('take words from a Buffer, as MQTT brings them', async () => {
+    const flow = await startFlow([model(), encode('encode', '', 'out')]);
+    const msg = await flow.ok('encode', { payload: Buffer.from('\ufeffa red sofa') });
+    assert.equal(msg.conditioning.prompt, 'a red sofa');
+    const layout = await flow.ok('encode', { payload: Buffer.from('\ufeff\n{"prompt": "a room"}') });
+    assert.equal(layout.background.prompt, 'a room');
+  });
+
   it('round the canvas to what the model can draw, and say so', async () => {
     const flow = await startFlow([model(), encode('encode', 'a sofa', 'sampler'), sampler('sampler', 'out', { width: 130 })]);
     const msg = await flow.ok('encode', {});

@@ -107,5 +107,6 @@ describe('closed vocabulary', () => {
 
   it('knows both words of a two-word entry', () => {
     assert.deepEqual(findUnknownWords('an oil-painting', ['an', 'oil painting']), []);
+    assert.deepEqual(findUnknownWords('a sofa 🛋️', ['a', 'sofa']), ['🛋'], 'an emoji says something, too');
   });
 });
