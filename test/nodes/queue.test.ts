@@ -188,13 +188,17 @@ describe('queue', function () {
     const note = (ends: Map<string, string[]>, job: string, end: string): void => void ends.set(job, [...(ends.get(job) ?? []), end]);
     getNode('out').on('input', (msg: Any) => note(wire, msg.job, 'done'));
     getNode('caught').on('input', (msg: Any) => note(wire, msg.job, msg.error.code));
-    getNode('progress').on('input', ({ payload }: Any) => /done|failed|cancelled/.test(payload.event) && note(told, payload.job, payload.event));
+    let queued = 0;
+    getNode('progress').on('input', ({ payload }: Any) => {
+      if (/done|failed|cancelled/.test(payload.event)) note(told, payload.job, payload.event);
+      if (payload.event === 'queued' && ++queued % 13 === 0) flow.send('sampler', { cancel: payload.job });
+    });
     const names = Array.from({ length: count }, (_, i) => `job ${i}`);
     for (const [i, job] of names.entries()) {
       flow.send('encode', { job, steps: i % 11 === 3 ? -1 : 1, priority: i % 3, client: `client ${i % 50 ? i % 7 : 'x'}` });
-      if (i % 13 === 0) flow.send('sampler', { cancel: names[Math.max(0, i - 20)] });
       if (i === 1500) flow.send('sampler', { reset: true });
-      if (i % 100 === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+      // The queue is full by then.
+      while (i % 100 === 0 && wire.size < i - 50) await new Promise((resolve) => setTimeout(resolve, 5));
     }
     while (names.some((job) => !wire.has(job) || !told.has(job))) await new Promise((resolve) => setTimeout(resolve, 20));
     await flow.ok('encode', { job: 'last' });
