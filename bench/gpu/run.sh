@@ -25,7 +25,7 @@ if [[ $provider == cuda ]]; then
   nvidia-smi
   # In an environment of their own: PyTorch brings CUDA libraries of its own choice.
   [[ -x $folder/cuda/bin/python ]] || python3 -m venv "$folder/cuda"
-  "$folder/cuda/bin/pip" install --quiet nvidia-cudnn-cu13 'nvidia-cublas==13.*' 'nvidia-cuda-runtime==13.*' nvidia-cufft nvidia-curand 'nvidia-cuda-nvrtc==13.*' 'nvidia-nvjitlink==13.*'
+  "$folder/cuda/bin/pip" install --quiet nvidia-cudnn-cu13 'nvidia-cublas==13.*' 'nvidia-cuda-runtime==13.*' 'nvidia-cuda-nvrtc==13.*' 'nvidia-curand==10.*'
   libraries=$(echo "$folder"/cuda/lib/python3*/site-packages/nvidia)
   npm run --silent setup:cuda -- --library-path "$libraries"
   bench+=(--library-path "$libraries")
