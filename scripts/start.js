@@ -64,7 +64,7 @@ async function main() {
   const flow = examples[0];
   const tab = flow.find((node) => node.type === 'tab');
   console.log(`Node-RED runs at ${nodeRed.url}/#flow/${tab.id} (Ctrl-C ends it).`);
-  if (broker) console.log(`An MQTT broker for example 07 listens at ${broker.url}.`);
+  console.log(broker ? `An MQTT broker for example 07 listens at ${broker.url}.` : 'Port 1883 is taken: example 07 speaks to the MQTT broker there.');
   console.log('The first picture is being made …');
   try {
     const started = Date.now();

@@ -44,13 +44,13 @@ function ownText(value: string | undefined, type = 'str'): string | undefined {
   return type === 'str' && value !== '' ? value : undefined;
 }
 
-/** The value that a typed input names: a property of the message, flow or global context, an environment variable, … */
+/** What a typed input names: a property of the message, flow or global context, an environment variable, …; nothing where that is empty text. */
 function readNamed(RED: NodeAPI, node: Node, msg: Message, value: string | undefined, type = 'str'): Promise<unknown> {
   if (type === 'str' || value === undefined || value === '') return Promise.resolve(undefined);
   return new Promise((resolve, reject) => {
     RED.util.evaluateNodeProperty(value, type, node, msg, (error: Error | null, result: unknown) => {
       if (error) reject(new InvalidInputError(`${type}.${value}`, String(error), 'an expression that can be evaluated'));
-      else resolve(result);
+      else resolve(result === '' ? undefined : result);
     });
   });
 }

@@ -48,11 +48,11 @@ describe('package', function () {
     }
   });
 
-  it('has the examples, the resources of the editor, the README and the licence', () => {
+  it('has the examples, the resources of the editor, the README, the pages that errors point to and the licence', () => {
     for (const folder of ['examples', 'resources']) {
       for (const file of fs.readdirSync(path.join(root, folder))) assert.ok(files.has(`${folder}/${file}`), file);
     }
-    assert.ok(files.has('README.md'));
+    for (const page of ['README.md', 'docs/gpu.md', 'docs/checkpoints.md', 'docs/messages.md', 'docs/operations.md']) assert.ok(files.has(page), page);
     assert.ok(files.has('LICENSE'));
   });
 
@@ -67,7 +67,7 @@ describe('package', function () {
   });
 
   it('has nothing else', () => {
-    const allowed = /^(dist\/(engine|nodes)\/.+\.(js|d\.ts|html|json|svg)|examples\/[^/]+\.json|resources\/.+|models\/pocket\/.+|scripts\/setup-cuda\.js|package\.json|README\.md|LICENSE)$/;
+    const allowed = /^(dist\/(engine|nodes)\/.+\.(js|d\.ts|html|json|svg)|examples\/[^/]+\.json|resources\/.+|models\/pocket\/.+|scripts\/setup-cuda\.js|docs\/[^/]+\.md|package\.json|README\.md|LICENSE)$/;
     assert.deepEqual([...files].filter((file) => !allowed.test(file)), []);
   });
 
