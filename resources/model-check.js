@@ -102,6 +102,7 @@
       say('check.runs', { provider: report.provider, milliseconds: report.unetMilliseconds }),
       report.vocabulary === undefined ? say('check.free', { count: report.maxTokens }) : say('check.words', { count: report.vocabulary }),
       report.memoryBytes === undefined ? '' : say('check.memory', { bytes: bytes(report.memoryBytes) }),
+      report.gpuMemoryBytes === undefined ? '' : say('check.gpuMemory', { bytes: bytes(report.gpuMemoryBytes) }),
       say('check.disk', { bytes: bytes(report.diskBytes), folder: report.folder }),
       report.canEncodeImages ? '' : say('check.noEncoder'),
     ];

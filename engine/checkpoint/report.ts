@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { addressedNoise } from '../noise';
 import type { CallOptions } from '../model';
 import type { Checkpoint } from './checkpoint';
+import { gpuBytesOf } from '../inference/memory';
 import { readLayout } from './layout';
 
 export interface CheckpointReport {
@@ -26,8 +27,10 @@ export interface CheckpointReport {
   provider: string;
   /** One UNet row at the native size. */
   unetMilliseconds: number;
-  /** Of the inference processes, all models loaded; where the system tells. */
+  /** Main memory of the inference processes, all models loaded; where the system tells. */
   memoryBytes?: number;
+  /** On GPUs, where the driver tells. */
+  gpuMemoryBytes?: number;
   diskBytes: number;
 }
 
@@ -69,6 +72,7 @@ export async function reportCheckpoint(checkpoint: Checkpoint, folder: string, o
     provider: facts.provider,
     unetMilliseconds: Math.round(unetMilliseconds),
     memoryBytes: await residentBytes(checkpoint.pids),
+    ...(facts.provider.startsWith('cuda') && { gpuMemoryBytes: await gpuBytesOf(checkpoint.pids) }),
     diskBytes: await folderBytes(folder),
   };
 }

@@ -1,4 +1,4 @@
-/** What a process may take of its device's memory, and has taken; only in the inference process. */
+/** What a process may take of its device's memory, and has taken. */
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import type { MemoryBudget } from './batching';
@@ -28,14 +28,26 @@ export async function gpuMemory(deviceId: number, mebibytes?: number): Promise<M
   };
 }
 
+/** Bytes that processes hold on GPUs; undefined where the driver does not tell, or knows them by other numbers, as in a container. */
+export async function gpuBytesOf(pids: number[]): Promise<number | undefined> {
+  const answer = await askTool(['--query-compute-apps=pid,used_memory']);
+  const own = answer?.filter(([pid]) => pids.includes(pid)).map(([, used]) => used * MEBIBYTE) ?? [];
+  return own.length > 0 && own.every(Number.isFinite) ? own.reduce((sum, bytes) => sum + bytes) : undefined;
+}
+
 /** Bytes in use by all processes, and free; ONNX Runtime tells neither. */
 async function askDriver(deviceId: number): Promise<{ used: number; free: number } | undefined> {
   // Inside the process devices are counted among the visible ones only.
   const device = process.env.CUDA_VISIBLE_DEVICES?.split(',')[deviceId]?.trim() || String(deviceId);
+  const [[used, free]] = (await askTool(['-i', device, '--query-gpu=memory.used,memory.free'])) ?? [[NaN, NaN]];
+  return Number.isFinite(used) && Number.isFinite(free) ? { used: used * MEBIBYTE, free: free * MEBIBYTE } : undefined;
+}
+
+/** The numbers in each line of the driver's answer; undefined where there is none. */
+async function askTool(query: string[]): Promise<number[][] | undefined> {
   try {
-    const { stdout } = await promisify(execFile)('nvidia-smi', ['-i', device, '--query-gpu=memory.used,memory.free', '--format=csv,noheader,nounits'], { timeout: PATIENCE });
-    const [used, free] = stdout.split(',').map((text) => Number(text) * MEBIBYTE);
-    return Number.isFinite(used) && Number.isFinite(free) ? { used, free } : undefined;
+    const { stdout } = await promisify(execFile)('nvidia-smi', [...query, '--format=csv,noheader,nounits'], { timeout: PATIENCE });
+    return stdout.trim().split('\n').map((line) => line.split(',').map(Number));
   } catch {
     return undefined;
   }

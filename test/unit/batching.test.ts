@@ -7,7 +7,7 @@ import fc from 'fast-check';
 import { openCheckpoint, torchNoise, type CheckpointOptions, type ProcessStatus } from '../../dist/engine';
 import { isOutOfMemory, largestCpuBatch, nextBatch, runInBatches, warmUp, type Batch, type BatchRules, type MemoryBudget } from '../../dist/engine/inference/batching';
 import { BatchMemory } from '../../dist/engine/inference/components';
-import { gpuMemory, mainMemory } from '../../dist/engine/inference/memory';
+import { gpuBytesOf, gpuMemory, mainMemory } from '../../dist/engine/inference/memory';
 import { checkpointFolder, difference } from './support/checkpoints';
 
 const OUT_OF_MEMORY = 'CUDA failure 2: out of memory';
@@ -195,6 +195,13 @@ describe('memory of a device', () => {
       process.env.CUDA_VISIBLE_DEVICES = '5, 3';
       assert.ok(await gpuMemory(1));
       assert.equal(await gpuMemory(0), undefined);
+    });
+
+    it('is counted by process', async function () {
+      if (process.platform === 'win32') return this.skip();
+      fs.writeFileSync(path.join(bin, 'nvidia-smi'), '#!/bin/sh\n[ "$1" = --query-compute-apps=pid,used_memory ] || exit 1\nprintf "71, 500\\n72, 3000\\n73, 10\\n"\n', { mode: 0o755 });
+      assert.equal(await gpuBytesOf([72, 73]), 3010 * 2 ** 20);
+      assert.equal(await gpuBytesOf([99]), undefined);
     });
 
     it('is unknown where the driver does not tell', async function () {
