@@ -26,6 +26,9 @@ const ELEMENT_TYPES: Record<number, string> = {
   8: 'string', 9: 'bool', 10: 'float16', 11: 'float64', 12: 'uint32', 13: 'uint64', 16: 'bfloat16',
 };
 
+/** The second is what ONNX Runtime's optimiser makes for CUDA. */
+const CONVOLUTIONS = ['Conv', 'NhwcConv'];
+
 /** Field numbers of onnx.proto3, by message. */
 export const ONNX = {
   model: { irVersion: 1, graph: 7, opset: 8 },
@@ -73,7 +76,7 @@ export async function readOnnxHeader(path: string): Promise<OnnxHeader> {
 }
 
 function isHalvingConvolution(node: Buffer): boolean {
-  if (text(node, ONNX.node.operator) !== 'Conv') return false;
+  if (!CONVOLUTIONS.includes(text(node, ONNX.node.operator))) return false;
   const strides = contents(node, ONNX.node.attribute).find((attribute) => text(attribute, ONNX.attribute.name) === 'strides');
   return strides !== undefined && numbers(strides, ONNX.attribute.integers).join() === '2,2';
 }

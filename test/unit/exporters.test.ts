@@ -10,7 +10,7 @@ import { halfToFloat } from '../../dist/engine/inference/float16';
 import type { ProcessSetup } from '../../dist/engine/inference/protocol';
 import { Sessions } from '../../dist/engine/inference/sessions';
 import { checkpointFolder, copyCheckpoint, difference, goldenResult, shareBeyond } from './support/checkpoints';
-import { retypeInput, retypeOutput, type ElementType } from './support/onnx';
+import { retypeInput, retypeOutput, rewrite, type ElementType } from './support/onnx';
 
 type Dims = Array<number | string>;
 
@@ -165,6 +165,16 @@ describe('what a checkpoint’s files state', () => {
     const standard = await picture({}, 1);
     assert.ok(shareBeyond(await picture({ scaling_factor: 2 * 0.18215 }, 2), standard, 1) === 0);
     assert.ok(shareBeyond(await picture({ scaling_factor: 2 * 0.18215 }, 1), standard, 6) > 0.1);
+  });
+
+  it('is how often the UNet and the VAE halve their inputs, where no config says it, also when their operators are fused for CUDA', async () => {
+    const folder = copy();
+    for (const part of ['unet', 'vae_decoder', 'vae_encoder']) fs.rmSync(path.join(folder, part, 'config.json'), { force: true });
+    const { sizeMultiple, latentFactor } = await factsOf(folder);
+    assert.deepEqual([sizeMultiple, latentFactor], [16, 8]);
+    for (const part of ['unet', 'vae_encoder']) edit(folder, part, (model) => rewrite(model, [7, 1, 4], (operator) => (operator.toString() === 'Conv' ? Buffer.from('NhwcConv') : operator)));
+    const fused = await factsOf(folder);
+    assert.deepEqual([fused.sizeMultiple, fused.latentFactor], [16, 8]);
   });
 
   it('is refused of an inpainting or depth model, by its channels', async () => {
