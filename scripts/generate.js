@@ -30,7 +30,8 @@ async function main() {
 
   // npm changes into the package's folder; paths are meant from where the user is.
   const here = process.env.INIT_CWD ?? process.cwd();
-  const { flow, message } = applySettings(readFlow(path.resolve(here, positionals[0])), Object.fromEntries(values.set.map(parseSetting)));
+  const { flow, message, notes } = applySettings(readFlow(path.resolve(here, positionals[0])), Object.fromEntries(values.set.map(parseSetting)));
+  for (const note of notes) console.error(note);
   for (const node of flow) if (node.type === 'save-image') Object.assign(node, { save: true, folder: '' });
 
   const nodeRed = await startNodeRed({ images: path.resolve(here, values.out) });

@@ -85,12 +85,14 @@ function parseSetting(text) {
  * name, region name, id or type ("sofa.box") is that node's configuration; any other is a message property.
  * @param {FlowNode[]} flow
  * @param {Record<string, unknown>} settings
- * @returns {{ flow: FlowNode[], message: Record<string, unknown> }} a changed copy of the flow, and what is left
+ * @returns {{ flow: FlowNode[], message: Record<string, unknown>, notes: string[] }} a changed copy of the flow, what is left, and what may be a misspelt name
  */
 function applySettings(flow, settings) {
   const changed = structuredClone(flow);
   /** @type {Record<string, unknown>} */
   const message = {};
+  /** @type {string[]} */
+  const notes = [];
   for (const [key, value] of Object.entries(settings)) {
     const at = key.lastIndexOf('.');
     const owner = key.slice(0, Math.max(at, 0));
@@ -100,9 +102,11 @@ function applySettings(flow, settings) {
       if (!(property in node)) throw new Error(`--set ${key}: the node "${owner}" has no property ${property}.`);
       node[property] = value;
     }
-    if (nodes.length === 0) message[key] = value;
+    if (nodes.length > 0) continue;
+    message[key] = value;
+    if (owner) notes.push(`--set ${key}: no node is called "${owner}", so that it is set in the message.`);
   }
-  return { flow: changed, message };
+  return { flow: changed, message, notes };
 }
 
 module.exports = { readFlow, downstream, findStart, exampleLayout, parseSetting, applySettings };

@@ -30,6 +30,7 @@ describe('flow files', () => {
     const changed = applySettings(flow, { 'red sofa.prompt': 'a blue sofa', seed: 7, 'generation.note': 'x' });
     assert.equal(changed.flow[3].prompt, 'a blue sofa');
     assert.deepEqual(changed.message, { seed: 7, 'generation.note': 'x' });
+    assert.deepEqual(changed.notes, ['--set generation.note: no node is called "generation", so that it is set in the message.']);
     assert.equal(flow[3].prompt, 'a red sofa');
     assert.equal(applySettings(flow, { 'text-encode.prompt': 'x' }).flow[3].prompt, 'x');
     assert.equal(applySettings([{ id: 'r', type: 'region-mask', regionName: 'sofa', weight: 1 }], { 'sofa.weight': 2 }).flow[0].weight, 2);
