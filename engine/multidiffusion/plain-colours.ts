@@ -88,11 +88,12 @@ function stretch(latents: Tensor<'float32'>, height: number, width: number): Ten
   const rows = stretchedLine(fromHeight, height);
   const columns = stretchedLine(fromWidth, width);
   const source = latents.data;
-  const data = Float32Array.from({ length: channels * height * width }, (_, i) => {
-    const row = Math.floor(i / width);
-    const channel = Math.floor(row / height);
-    return source[(channel * fromHeight + rows[row % height]) * fromWidth + columns[i % width]];
-  });
+  const data = new Float32Array(channels * height * width);
+  for (let c = 0, i = 0; c < channels; c++) {
+    for (const row of rows) {
+      for (const column of columns) data[i++] = source[(c * fromHeight + row) * fromWidth + column];
+    }
+  }
   return Tensor.float32(data, [1, channels, height, width]);
 }
 

@@ -20,12 +20,17 @@ export interface RunOptions {
 /** Makes one scheduler for one run. */
 export type SchedulerFactory = (config: SchedulerConfig, steps: number, options: Required<RunOptions>) => Scheduler;
 
+/** Where sums are taken, kept because steps are many and garbage costs time; nothing outlives a call. */
+let scratch = new Float64Array(0);
+
 /** Σ coefficient · tensor, summed in double precision. */
 export function combine(...terms: [coefficient: number, tensor: Latents][]): Latents {
-  const sums = new Float64Array(terms[0][1].size);
+  const { size } = terms[0][1];
+  if (scratch.length < size) scratch = new Float64Array(size);
+  const sums = scratch.subarray(0, size).fill(0);
   for (const [coefficient, tensor] of terms) {
     const { data } = tensor;
-    for (let i = 0; i < sums.length; i++) sums[i] += coefficient * data[i];
+    for (let i = 0; i < size; i++) sums[i] += coefficient * data[i];
   }
   return Tensor.float32(new Float32Array(sums), [...terms[0][1].dims]);
 }
