@@ -96,11 +96,12 @@ export async function encodeBackgrounds(model: DiffusionModel, job: SamplingJob,
   const [view] = job.views;
   const [height, width] = [view.height * latentFactor, view.width * latentFactor];
   const colours = backgroundColours(job, count);
-  const picture = colours ? undefined : resizeImage(pictureBehind(job), height, width);
-  if (canEncodeImages) return picture ? model.encodeImages([picture], { signal }) : encodeColours(model, colours!, [height, width], { signal });
+  const picture = (): Tensor<'uint8'> => resizeImage(pictureBehind(job), height, width);
+  if (canEncodeImages) return colours ? encodeColours(model, colours, [height, width], { signal }) : model.encodeImages([picture()], { signal });
   const map = await latentColours(model, { signal });
   if (!map) return undefined;
-  return picture ? [estimateLatents(map, picture, latentFactor)] : colours!.map((colour) => estimateLatents(map, plainImage(colour, height, width), latentFactor));
+  const estimate = (image: Tensor<'uint8'>): Tensor<'float32'> => estimateLatents(map, image, latentFactor);
+  return colours ? colours.map((colour) => estimate(plainImage(colour, height, width))) : [estimate(picture())];
 }
 
 /** Undefined for a picture. */
