@@ -252,6 +252,9 @@ for (const version of VERSIONS) {
         await x.fill('some');
         await x.blur();
         assertNear(await canvas.fields(), [0.1, 0.5, 0.9, 0.4]);
+        await editor.page.locator('input[data-box="2"]').fill('');
+        await x.focus();
+        assertNear(await canvas.fields(), [0.1, 0.5, 0.9, 0.4]);
         await editor.page.locator('#multidiffusion-snap').check();
         await canvas.drag([0.03, 0.03], [0.31, 0.31]);
         const { cell, width, height } = await editor.page.evaluate(() => RED.nodes.node('sofa').regionCanvas.options as { cell: number; width: number; height: number });
