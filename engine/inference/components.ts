@@ -109,7 +109,7 @@ export async function predict(session: Session, request: Request, input: UnetInp
     const feeds: Record<string, Feed> = {
       sample: feed(sample, gather(input.latents, rowSize, rowAt, batch), [batch.size, ...rowDims]),
       timestep: timestepFeed(timestep, sample, input.timestep, batch.size),
-      encoder_hidden_states: stackEmbeddings(states, Array.from({ length: batch.size }, (_, i) => input.embeddings[rowAt(i)])),
+      encoder_hidden_states: stackedEmbeddings(session, states, Array.from({ length: batch.size }, (_, i) => input.embeddings[rowAt(i)])),
     };
     if (condition) {
       const scales = Array.from({ length: batch.size }, (_, i) => input.guidanceScales?.[rowAt(i)] ?? 1);
@@ -135,6 +135,17 @@ function gather(values: Float32Array, rowSize: number, rowAt: (i: number) => num
   const gathered = new Float32Array(batch.size * rowSize);
   for (let i = 0; i < batch.size; i++) gathered.set(values.subarray(rowAt(i) * rowSize, (rowAt(i) + 1) * rowSize), i * rowSize);
   return gathered;
+}
+
+/** What each session was given last: most steps of a picture ask for the same prompts. */
+const lastStacks = new WeakMap<Session, { rows: WireTensor[]; feed: Feed }>();
+
+function stackedEmbeddings(session: Session, input: TensorInfo, rows: WireTensor[]): Feed {
+  const last = lastStacks.get(session);
+  if (last && last.rows.length === rows.length && rows.every((row, i) => row === last.rows[i])) return last.feed;
+  const stacked = stackEmbeddings(input, rows);
+  lastStacks.set(session, { rows, feed: stacked });
+  return stacked;
 }
 
 function stackEmbeddings(input: TensorInfo, rows: WireTensor[]): Feed {
