@@ -3,8 +3,9 @@ import type { Node, NodeAPI, NodeDef } from 'node-red';
 import { InvalidInputError, MissingInputError } from '../engine/errors';
 import type { Conditioning } from '../engine/multidiffusion/types';
 import { inOrder } from './kit/line';
-import { isObject, own, type Message } from './kit/message';
-import { addMasks, draftRegion, readOutline, readRegions } from './kit/regions';
+import { unknownProperties } from './kit/findings';
+import { addFindings, isObject, own, unknownNames, type Message } from './kit/message';
+import { addMasks, draftRegion, readOutline, readRegions, REGION_NAMES } from './kit/regions';
 import { readSettings } from './kit/settings';
 import { handleMessages, isCancellation, type Task } from './kit/tasks';
 
@@ -21,13 +22,14 @@ interface RegionMaskDef extends NodeDef {
 export = function (RED: NodeAPI): void {
   RED.nodes.registerType('region-mask', function (this: Node, config: RegionMaskDef) {
     RED.nodes.createNode(this, config);
-    handleMessages(RED, this, inOrder(RED, addRegion));
+    handleMessages(RED, this, inOrder(RED, (task) => addRegion(task, this)));
 
-    async function addRegion({ msg, status, send }: Task): Promise<void> {
+    async function addRegion({ msg, status, send }: Task, node: Node): Promise<void> {
       if (isCancellation(msg)) return send(msg);
       const settings = readSettings(RED);
       const regions = readRegions(own(msg, 'regions'), settings);
       const conditioning = own(msg, 'conditioning');
+      const findings = unknownProperties('msg.region', unknownNames(own(msg, 'region'), REGION_NAMES));
       if (isObject(conditioning)) {
         const said = own(msg, 'region') ?? {};
         if (!isObject(said)) throw new InvalidInputError('region', said, 'an object {box, weight, …}');
@@ -41,7 +43,10 @@ export = function (RED: NodeAPI): void {
       }
       msg.regions = await addMasks(regions, settings);
       for (const used of ['conditioning', 'region', 'box']) delete msg[used];
-      status.ok('regions', { count: regions.length });
+      addFindings(msg, findings);
+      for (const finding of findings) node.warn(finding.message);
+      if (findings.length > 0) status.warn('unknownNames');
+      else status.ok('regions', { count: regions.length });
       send(msg);
     }
   });

@@ -1,7 +1,7 @@
 /** text-encode: words → msg.conditioning; or a whole layout → msg.background and msg.regions. */
 import type { Node, NodeAPI, NodeDef } from 'node-red';
 import type { Checkpoint } from '../engine/checkpoint/checkpoint';
-import { promptFindings, unknownNames } from './kit/findings';
+import { promptFindings, unknownProperties } from './kit/findings';
 import { readLayout, type Layout } from './kit/layout';
 import { inOrder } from './kit/line';
 import { addFindings, addToGeneration, own } from './kit/message';
@@ -50,7 +50,7 @@ export = function (RED: NodeAPI): void {
       addToGeneration(msg, { model: checkpoint.facts.name, timings: { encode: Math.round(performance.now() - started) } });
 
       const findings = [conditioning, ...regions.map((region) => region.conditioning)].flatMap(promptFindings);
-      if (layout) findings.push(...unknownNames(layout.unknown));
+      if (layout) findings.push(...unknownProperties('the layout', layout.unknown));
       addFindings(msg, findings);
       for (const finding of findings) node.warn(finding.message);
       if (findings.length > 0) status.warn(SHOWN[findings[0].code]!);

@@ -14,9 +14,9 @@ export function promptFindings({ prompt, truncated, unknownWords }: Conditioning
   return findings;
 }
 
-/** Names in a layout that mean nothing. */
-export function unknownNames(names: string[]): Finding[] {
+/** @param where what holds the names, which mean nothing there */
+export function unknownProperties(where: string, names: string[]): Finding[] {
   if (names.length === 0) return [];
   const some = names.slice(0, 20).join(', ');
-  return [{ code: 'UNKNOWN_PROPERTY', message: `The layout's ${some} ${names.length === 1 ? 'is not known and was' : 'are not known and were'} ignored.` }];
+  return [{ code: 'UNKNOWN_PROPERTY', message: `Unknown in ${where}, and ignored: ${some}.` }];
 }

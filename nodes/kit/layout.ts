@@ -3,8 +3,8 @@ import { InvalidInputError, MissingInputError } from '../../engine/errors';
 import { readGeneration } from '../../engine/image/metadata';
 import { RECIPE_FIELDS } from '../../engine/image/recipe';
 import { IMAGE_OPTIONS, REGION_OPTIONS, SAMPLER_OPTIONS } from '../../engine/options';
-import { isObject, own, pick, textIn } from './message';
-import { readOutline, SHAPES, type Outline } from './regions';
+import { isObject, own, pick, textIn, unknownNames } from './message';
+import { readOutline, REGION_NAMES, type Outline } from './regions';
 import { checkLimit, type Settings } from './settings';
 
 export interface LayoutRegion {
@@ -27,8 +27,7 @@ export interface Layout {
 
 const MAX_JSON_LENGTH = 32 * 1024 * 1024;
 const LIFTED = [...Object.keys(SAMPLER_OPTIONS), ...Object.keys(IMAGE_OPTIONS), 'tileSize'];
-const KNOWN = new Set([...LIFTED, ...RECIPE_FIELDS]);
-const KNOWN_IN_REGIONS = new Set(['name', 'prompt', 'negativePrompt', ...SHAPES, 'shape', 'points', ...Object.keys(REGION_OPTIONS)]);
+const KNOWN = new Set(['regions', ...LIFTED, ...RECIPE_FIELDS]);
 
 /**
  * The layout in a payload: an object with `prompt` or `regions`, the same as JSON text or its bytes, or a
@@ -53,7 +52,7 @@ export async function readLayout(payload: unknown, settings: Settings): Promise<
     negativePrompt,
     regions: regions.map((region, i) => readRegion(region, i, negativePrompt, settings)),
     options: pick(source, LIFTED),
-    unknown: [...unknownNames(source, KNOWN), ...regions.flatMap((region, i) => unknownNames(region, KNOWN_IN_REGIONS).map((name) => `regions[${i}].${name}`))],
+    unknown: [...unknownNames(source, KNOWN), ...regions.flatMap((region, i) => unknownNames(region, REGION_NAMES).map((name) => `regions[${i}].${name}`))],
   };
 }
 
@@ -82,14 +81,6 @@ function readRegion(region: unknown, i: number, negativePrompt: string, settings
     shape,
     options: pick(region, Object.keys(REGION_OPTIONS)),
   };
-}
-
-/** Nobody writes more names than this by mistake. */
-const MOST_NAMES = 20;
-
-function unknownNames(source: unknown, known: Set<string>): string[] {
-  if (!isObject(source)) return [];
-  return Object.keys(source).filter((name) => name !== 'regions' && !known.has(name)).slice(0, MOST_NAMES).map((name) => name.slice(0, 50));
 }
 
 function parseJson(text: string): unknown {

@@ -40,6 +40,15 @@ export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value) && !ArrayBuffer.isView(value);
 }
 
+/** Nobody writes more names than this by mistake. */
+const MOST_NAMES = 20;
+
+/** Names in an object that mean nothing, such as misspelt ones. */
+export function unknownNames(source: unknown, known: ReadonlySet<string>): string[] {
+  if (!isObject(source)) return [];
+  return Object.keys(source).filter((name) => !known.has(name)).slice(0, MOST_NAMES).map((name) => name.slice(0, 50));
+}
+
 /** Text, or the text that bytes hold, as they come from MQTT or a file; without a byte order mark. @returns undefined for anything else */
 export function textIn(value: unknown): string | undefined {
   const text = Buffer.isBuffer(value) && isUtf8(value) && !value.includes(0) ? value.toString('utf8') : value;

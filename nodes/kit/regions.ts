@@ -17,7 +17,10 @@ export type Outline = Shape | { image: string | Buffer };
 /** A region that may still lack its mask. */
 export type Draft = Omit<Region, 'mask' | 'shape'> & { mask?: Tensor; shape?: Outline };
 
-export const SHAPES = ['box', 'ellipse', 'polygon', 'image', 'rest'] as const;
+const SHAPES = ['box', 'ellipse', 'polygon', 'image', 'rest'] as const;
+
+/** What a region may be given in a layout or in msg.region. */
+export const REGION_NAMES: ReadonlySet<string> = new Set(['name', 'prompt', 'negativePrompt', ...SHAPES, 'shape', 'points', ...Object.keys(REGION_OPTIONS)]);
 
 /**
  * The outline that an object names: by one of box, ellipse, polygon, image and rest; or as region-mask

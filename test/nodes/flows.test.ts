@@ -186,9 +186,18 @@ describe('flows', function () {
     const payload = { prompt: 'a room', stpes: 3, regions: [{ prompt: 'a sofa', box: SOFA, wieght: 2 }] };
     const msg = await flow.ok('encode', { payload });
     const [finding] = msg.findings.filter(({ code }: Message) => code === 'UNKNOWN_PROPERTY');
-    assert.match(finding.message, /stpes, regions\[0\]\.wieght are not known/);
+    assert.match(finding.message, /Unknown in the layout, and ignored: stpes, regions\[0\]\.wieght\./);
     assert.ok(flow.warnings.some((warning) => /wieght/.test(warning)));
-    // A recipe says more than a layout needs.
+    await stopFlow();
+
+    const other = await startFlow([model(), encode('encode', 'a sofa', 'region'), region('region', SOFA, 'out')]);
+    const placed = await other.ok('encode', { region: { fether: 0.1 } });
+    assert.deepEqual(placed.findings, [{ code: 'UNKNOWN_PROPERTY', message: 'Unknown in msg.region, and ignored: fether.' }]);
+  });
+
+  it('find nothing unknown in a recipe, which says more than a layout needs', async () => {
+    const flow = await startFlow([model(), encode('encode', '', 'sampler'), sampler('sampler', 'out')]);
+    const msg = await flow.ok('encode', { payload: { prompt: 'a room', regions: [{ prompt: 'a sofa', box: SOFA }] } });
     const again = await flow.ok('encode', { payload: msg.generation });
     assert.deepEqual(again.findings.filter(({ code }: Message) => code === 'UNKNOWN_PROPERTY'), []);
   });
