@@ -14,7 +14,7 @@ import { CHANGED, changedPixels, cropForJudge, FILL, overlaps, type Picture } fr
 import { type Judge, JUDGED_SIZE, openJudge } from './evaluate/judge';
 import { type Layout, makeLayouts } from './evaluate/layouts';
 import { draw, hashModel, hashSampler, keepPicture, loadPicture, pictureFile, type Settings } from './evaluate/painter';
-import { bestOf, putTable, type Row, type Seen, summarise, toTable } from './evaluate/report';
+import { betterThanDefault, putTable, type Row, type Seen, summarise, toTable } from './evaluate/report';
 import { makeSheet, type SheetColumn } from './evaluate/sheet';
 import { chooseStrategies, isDefault, SCENE_ALONE, type Strategy } from './evaluate/strategies';
 
@@ -197,8 +197,7 @@ async function main(): Promise<void> {
     fs.writeFileSync(path.join(root, 'docs', 'images', 'evaluation.png'), sheets[1][1]);
   }
   console.error(`Figures, sheets and pictures are in ${out}.`);
-  const best = bestOf(rows);
-  if (!best.default) console.error(`The sampler's defaults aren't the best of these: ${best.title} is.`);
+  for (const { title } of betterThanDefault(rows)) console.error(`Better than the sampler's defaults: ${title}.`);
   console.log(cli.json ? JSON.stringify(results, null, 2) : table);
 }
 

@@ -80,6 +80,12 @@ export const SAMPLER_OPTIONS = {
   previewEvery: { type: 'integer', min: 0, max: 1000, default: 0 },
 } as const satisfies Record<string, OptionSpec>;
 
+/**
+ * The share of the steps from which bootstrapping is reported as too long: beyond it, objects stop fitting into their picture
+ * (the article's warning; the official program's own value).
+ */
+export const LONG_BOOTSTRAPPING = 0.4;
+
 /** How the sampler takes its steps; only its configuration says. */
 export const LOOP_OPTIONS = {
   /** 'wired': the steps go round a loop of nodes, from the output "step" back into the sampler. */

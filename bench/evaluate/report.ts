@@ -1,4 +1,5 @@
 /** From what was seen in each region to shares with their standard errors, and the table of the README. */
+import { LONG_BOOTSTRAPPING, type SamplerOptions } from '../../dist/engine/options';
 import type { Overlap } from './geometry';
 import type { Strategy } from './strategies';
 
@@ -86,12 +87,16 @@ export function summarise(strategy: Strategy, isDefault: boolean, seen: Seen, re
 }
 
 /**
- * The row of the strategy that a table says is best, which the sampler's defaults should be: of those by which as many objects are
- * recognised as by any other, within its standard error, the one that fits the boxes best.
+ * The rows that a table says are better than the default: by one of the two figures, by more than twice the standard error of the
+ * difference. One that the sampler reports as too long bootstrapping is none: the longer, the better
+ * each object alone, but what it costs the whole neither figure sees.
  */
-export function bestOf(rows: Row[]): Row {
-  const most = rows.reduce((a, b) => (b.recognised.mean > a.recognised.mean ? b : a)).recognised;
-  return rows.filter(({ recognised }) => recognised.mean >= most.mean - most.error).reduce((a, b) => (b.iou.mean > a.iou.mean ? b : a));
+export function betterThanDefault(rows: Row[]): Row[] {
+  const clearly = ({ mean, error }: Figure): boolean => mean > 2 * error;
+  return rows.filter(({ options, difference }) => {
+    const long = ((options as Partial<SamplerOptions>).bootstrapping ?? 0) > LONG_BOOTSTRAPPING;
+    return !long && difference !== undefined && (clearly(difference.recognised) || clearly(difference.iou));
+  });
 }
 
 /** A table in Markdown, the default strategy in bold; it says where some layouts haven't been drawn. */

@@ -1,4 +1,5 @@
 /** What a user should know about a request before it is sampled; none of it stops the job. */
+import { LONG_BOOTSTRAPPING } from '../options';
 import type { SamplingJob } from './job';
 import type { LatentRegion } from './regions';
 import type { Finding } from './types';
@@ -9,8 +10,6 @@ const TINY_CELLS = 16;
 const THIN_CELLS = 3;
 /** A region that has less than this share of every one of its cells is as good as invisible. */
 const VISIBLE_SHARE = 0.1;
-/** Beyond this, objects stop fitting into their picture (the article's warning; the official program's own value). */
-const LONG_SHARE = 0.4;
 
 export function findProblems(job: SamplingJob): Finding[] {
   return [...job.prompts.flatMap((prompt, p) => promptFindings(job, p, prompt.conditioning)), ...placeFindings(job), ...bootstrappingFindings(job)];
@@ -74,6 +73,6 @@ function bootstrappingFindings(job: SamplingJob): Finding[] {
   const { bootstrapping, bootstrappingUnit } = job.options;
   const share = job.bootstrapEvaluations / job.scheduler.timesteps.length;
   // A share of few steps is rounded to whole ones: what counts is the share that was asked for.
-  if (Math.min(share, bootstrappingUnit === 'fraction' ? bootstrapping : 1) <= LONG_SHARE) return [];
-  return [{ code: 'LONG_BOOTSTRAPPING', message: `${Math.round(100 * share)} % of the steps are bootstrapped; more than ${100 * LONG_SHARE} % costs quality.` }];
+  if (Math.min(share, bootstrappingUnit === 'fraction' ? bootstrapping : 1) <= LONG_BOOTSTRAPPING) return [];
+  return [{ code: 'LONG_BOOTSTRAPPING', message: `${Math.round(100 * share)} % of the steps are bootstrapped; more than ${100 * LONG_BOOTSTRAPPING} % costs quality.` }];
 }
