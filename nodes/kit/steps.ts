@@ -58,7 +58,7 @@ export function handleSteps(RED: NodeAPI, node: Node, work: (msg: Message, step:
       if (loop.signal.aborted) task.abandon('The job has ended.');
       else if (task.signal.aborted) {
         loop.fail(new CancelledError(`${node.type} was removed or deployed anew while the step was in it.`));
-        task.abandon('The sampler tells.');
+        task.told = true; // by the sampler
       } else loop.fail(error as Error, true);
       throw error;
     }
