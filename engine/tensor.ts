@@ -87,6 +87,13 @@ export class Tensor<D extends DType = DType> {
   }
 }
 
+/** The index of the first value that is NaN or infinite, else -1. */
+export function findNotFinite(data: Float32Array): number {
+  // Only a number that is not finite differs from itself less itself. A callback for each would take many times as long.
+  for (let i = 0; i < data.length; i++) if (data[i] - data[i] !== 0) return i;
+  return -1;
+}
+
 /** Whether the value carries the tensor tag (it may still be inconsistent: see Tensor.from). */
 export function isTensor(value: unknown): value is Tensor {
   return typeof value === 'object' && value !== null && (value as { kind?: unknown }).kind === TENSOR_KIND;

@@ -7,10 +7,11 @@ export = function (RED: NodeAPI): void {
   RED.nodes.registerType('multidiffusion-denoise', function (this: Node, config: NodeDef) {
     RED.nodes.createNode(this, config);
 
-    handleSteps(RED, this, async (_msg, step, { model }, job, signal) => {
+    handleSteps(RED, this, async (_msg, step, loop, job, task) => {
       const inputs = readInputs(job, step.inputs);
       const guidance = readGuidance(job, step.prompts);
-      step.predictions = wirePredictions(await predictInputs(model, job, job.index, inputs, guidance, { signal }));
+      const signal = AbortSignal.any([loop.signal, task.signal]);
+      step.predictions = wirePredictions(await predictInputs(loop.model, job, job.index, inputs, guidance, { signal }));
     });
   });
 };

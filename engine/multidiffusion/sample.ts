@@ -6,7 +6,7 @@
  */
 import { MultiDiffusionError, throwIfCancelled } from '../errors';
 import type { DiffusionModel } from '../model';
-import { Tensor } from '../tensor';
+import { findNotFinite, Tensor } from '../tensor';
 import { prepareInputs } from './bootstrap';
 import { addPredictions, finishFusion, startFusion } from './fusion';
 import { predictNoise } from './guidance';
@@ -83,7 +83,7 @@ async function evaluateWindows(model: DiffusionModel, job: SamplingJob, index: n
  * @throws MultiDiffusionError INFERENCE when it is not finite
  */
 export function takeStep(job: SamplingJob, index: number, fused: Tensor<'float32'>): void {
-  if (!fused.data.every(Number.isFinite)) {
+  if (findNotFinite(fused.data) >= 0) {
     throw new MultiDiffusionError(
       'INFERENCE',
       `The model's output at step ${index + 1} of ${job.scheduler.timesteps.length} is not finite (NaN or infinite). ` +

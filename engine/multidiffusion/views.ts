@@ -73,11 +73,12 @@ export function roll(latents: Tensor<'float32'>, down: number, right: number): T
   const [, , height, width] = latents.dims;
   const source = latents.data;
   const rolled = new Float32Array(source.length);
-  for (let i = 0; i < rolled.length; i++) {
-    const x = i % width;
-    const y = Math.floor(i / width) % height;
-    const plane = i - y * width - x;
-    rolled[plane + wrap(y + down, height) * width + wrap(x + right, width)] = source[i];
+  const shift = wrap(right, width);
+  for (let row = 0; row < source.length / width; row++) {
+    const y = row % height;
+    const to = (row - y + wrap(y + down, height)) * width;
+    rolled.set(source.subarray(row * width, (row + 1) * width - shift), to + shift);
+    rolled.set(source.subarray((row + 1) * width - shift, (row + 1) * width), to);
   }
   return Tensor.float32(rolled, latents.dims);
 }

@@ -5,7 +5,7 @@
 import { InvalidInputError, MissingInputError } from '../errors';
 import type { CallOptions, DiffusionModel } from '../model';
 import { checkOption, SAMPLER_OPTIONS } from '../options';
-import { Tensor } from '../tensor';
+import { findNotFinite, Tensor } from '../tensor';
 import type { StepInput } from './bootstrap';
 import { addPredictions, finishFusion, type FusionSum, type Prediction, startFusion } from './fusion';
 import { predictNoise } from './guidance';
@@ -80,8 +80,8 @@ export function describeStep(job: SamplingJob, id: string): WiredStep {
   const total = scheduler.timesteps.length;
   const { masks, bootstrapped } = weightsAt(job, index);
   const level = levelBefore(scheduler, index);
-  const plane = (data: Float32Array): Tensor<'float32'> => Tensor.float32(data.slice(), [1, grid.height, grid.width]);
-  const everywhere = new Float32Array(grid.height * grid.width).fill(1);
+  const plane = (data: Float32Array): Tensor<'float32'> => Tensor.float32(data, [1, grid.height, grid.width]);
+  const everywhere = (): Float32Array => new Float32Array(grid.height * grid.width).fill(1);
   return {
     job: id,
     index,
@@ -97,8 +97,8 @@ export function describeStep(job: SamplingJob, id: string): WiredStep {
       weight: p === 0 ? 1 : job.regions[p - 1].weight,
       guidanceScale,
       bootstrapped: bootstrapped[p],
-      mask: plane(p === 0 ? everywhere : job.regions[p - 1].mask.soft),
-      weights: plane(masks[p]),
+      mask: plane(p === 0 ? everywhere() : job.regions[p - 1].mask.soft.slice()),
+      weights: plane(masks[p].slice()),
     })),
   };
 }
@@ -259,10 +259,8 @@ function checkPrompt({ prompts }: SamplingJob, value: unknown, name: string): nu
 function readTensor(value: unknown, dims: number[], name: string): Tensor<'float32'> {
   const tensor = Tensor.from(value, name);
   if (tensor.dtype !== 'float32' || tensor.dims.join() !== dims.join()) throw new InvalidInputError(name, String(tensor), `a float32 tensor [${dims.join(', ')}]`);
-  const { data } = tensor;
-  for (let i = 0; i < data.length; i++) {
-    // Only a number that is not finite differs from itself less itself.
-    if (data[i] - data[i] !== 0) throw new InvalidInputError(`${name}.data[${i}]`, data[i], 'a finite number');
-  }
+  const { data } = tensor as Tensor<'float32'>;
+  const wrong = findNotFinite(data);
+  if (wrong >= 0) throw new InvalidInputError(`${name}.data[${wrong}]`, data[wrong], 'a finite number');
   return tensor as Tensor<'float32'>;
 }

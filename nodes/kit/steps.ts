@@ -5,7 +5,7 @@ import type { SamplingJob } from '../../engine/multidiffusion/job';
 import { checkOption, type OptionSpec, resolveOptions, type Values } from '../../engine/options';
 import { findLoop, findLost, type Loop } from './loop';
 import { isObject, own, pick, type Message } from './message';
-import { handleMessages, isCancellation } from './tasks';
+import { handleMessages, isCancellation, type Task } from './tasks';
 
 const STATUS_INTERVAL_MS = 250;
 
@@ -43,7 +43,7 @@ const lostStep = (): MissingInputError => new MissingInputError('step', 'A node 
  * Handles the messages of a node in the loop: `work` changes msg.step, and the message goes on. Whatever
  * goes wrong ends the job. Messages of jobs that have ended are dropped with a warning.
  */
-export function handleSteps(RED: NodeAPI, node: Node, work: (msg: Message, step: Record<string, unknown>, loop: Loop, job: SamplingJob, signal: AbortSignal) => Promise<void> | void): void {
+export function handleSteps(RED: NodeAPI, node: Node, work: (msg: Message, step: Record<string, unknown>, loop: Loop, job: SamplingJob, task: Task) => Promise<void> | void): void {
   let shown = 0;
 
   handleMessages(RED, node, async (task) => {
@@ -53,7 +53,7 @@ export function handleSteps(RED: NodeAPI, node: Node, work: (msg: Message, step:
     if (!loop) return;
     const step = msg.step as Record<string, unknown>;
     try {
-      await loop.work((job) => work(msg, step, loop, job, AbortSignal.any([loop.signal, task.signal])));
+      await loop.work((job) => work(msg, step, loop, job, task));
     } catch (error) {
       if (loop.signal.aborted) task.abandon('The job has ended.');
       else if (task.signal.aborted) {
