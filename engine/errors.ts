@@ -25,6 +25,11 @@ export class MultiDiffusionError extends Error {
     super(message, options);
     this.name = new.target.name;
   }
+
+  /** Node-RED puts this into msg.error.message and the log: the sentence alone, for users don't know our classes. */
+  override toString(): string {
+    return this.message;
+  }
 }
 
 /** A property whose value is of the wrong type or out of range: names the property, the value and what is allowed. */

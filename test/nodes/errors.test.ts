@@ -8,7 +8,7 @@ const save: FlowNode = { id: 'save', type: 'save-image', save: false, wires: [['
 
 /** Bad messages: the node they go to, what is in them, the error's code and what it must name. */
 const BAD: Array<[string, string, () => Message, string, RegExp]> = [
-  ['a prompt that is no text', 'encode', () => ({ prompt: { a: 1 } }), 'INVALID_INPUT', /^InvalidInputError: prompt is \{"a":1\}; allowed: text/],
+  ['a prompt that is no text', 'encode', () => ({ prompt: { a: 1 } }), 'INVALID_INPUT', /^prompt is \{"a":1\}; allowed: text/],
   ['no prompt at all', 'bare', () => ({ payload: 5 }), 'MISSING_INPUT', /prompt is missing.*msg\.prompt/],
   ['a prompt of 10,000 words', 'encode', () => ({ prompt: 'sofa '.repeat(10_000) }), 'LIMIT', /50000 characters; allowed: up to 20000 \(multidiffusion\.maxPromptLength/],
   ['a negative prompt that is no text', 'encode', () => ({ negativePrompt: 3 }), 'INVALID_INPUT', /negativePrompt is 3/],
@@ -87,6 +87,7 @@ describe('bad input', function () {
         const error = await flow.fails(id, message());
         assert.equal(error.code, code, error.message);
         assert.match(error.message, says);
+        assert.doesNotMatch(error.message, /^\w*Error\b/);
         assert.equal(error.source.id, id === 'encodeRegion' ? 'region' : id);
         await new Promise((resolve) => setImmediate(resolve));
         const status = flow.statuses.filter((entry) => entry.id === error.source.id).at(-1)!;
