@@ -13,6 +13,8 @@ interface NumberOption {
 interface ChoiceOption {
   type: 'choice';
   choices: readonly string[];
+  /** Other names of choices, in lower case. */
+  aliases?: Readonly<Record<string, string>>;
   default: string;
 }
 interface BooleanOption {
@@ -169,7 +171,7 @@ export const DECODE_OPTIONS = {
 
 /** What save-image takes. */
 export const IMAGE_OPTIONS = {
-  format: { type: 'choice', choices: ['png', 'jpeg', 'webp'], default: 'png' },
+  format: { type: 'choice', choices: ['png', 'jpeg', 'webp'], aliases: { jpg: 'jpeg' }, default: 'png' },
   quality: { type: 'integer', min: 1, max: 100, default: 90 },
 } as const satisfies Record<string, OptionSpec>;
 
@@ -212,7 +214,7 @@ export const PAPER_OPTIONS = {
 } as const satisfies Partial<SamplerOptions>;
 
 /**
- * Checks one value against its option. Numbers may come as text (HTTP queries are strings).
+ * Checks one value against its option. Numbers may come as text (HTTP queries are strings), choices in any case.
  * @returns the value in its own type; undefined for undefined, null and ''
  * @throws InvalidInputError naming the property, the value and what is allowed
  */
@@ -226,9 +228,12 @@ export function checkOption(name: string, spec: OptionSpec, value: unknown): str
     case 'colour':
       if (typeof value === 'string' && /^#[0-9a-f]{6}$/i.test(value)) return value.toLowerCase();
       throw new InvalidInputError(name, value, 'a colour as #rrggbb, such as #ffffff for white');
-    case 'choice':
-      if (typeof value === 'string' && spec.choices.includes(value)) return value;
-      throw new InvalidInputError(name, value, `one of ${spec.choices.join(', ')}`);
+    case 'choice': {
+      const said = typeof value === 'string' ? value.toLowerCase() : undefined;
+      const choice = spec.choices.find((known) => known.toLowerCase() === said || known === spec.aliases?.[said ?? '']);
+      if (choice === undefined) throw new InvalidInputError(name, value, `one of ${spec.choices.join(', ')}`);
+      return choice;
+    }
     default: {
       const number = typeof value === 'string' && value.trim() !== '' ? Number(value) : value;
       const kind = spec.type === 'integer' ? 'a whole number' : 'a number';

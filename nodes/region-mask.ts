@@ -5,7 +5,7 @@ import type { Conditioning } from '../engine/multidiffusion/types';
 import { inOrder } from './kit/line';
 import { unknownProperties } from './kit/findings';
 import { addFindings, isObject, own, unknownNames, type Message } from './kit/message';
-import { addMasks, draftRegion, readOutline, readRegions, REGION_NAMES } from './kit/regions';
+import { addMasks, readOutline, readRegions, REGION_NAMES, regionOptions } from './kit/regions';
 import { readSettings } from './kit/settings';
 import { handleMessages, isCancellation, type Task } from './kit/tasks';
 
@@ -37,7 +37,7 @@ export = function (RED: NodeAPI): void {
         if (typeof name !== 'string' || name.length > 200) throw new InvalidInputError('region.name', name, 'text of up to 200 characters');
         const shape = readOutline(said, 'region') ?? readOutline(configured(config, msg, RED), 'region');
         if (!shape) throw new MissingInputError(`region.${config.shape ?? 'box'}`, 'Draw it in the region-mask node, or send it as msg.box or msg.region.');
-        regions.push(draftRegion('region', name, conditioning as unknown as Conditioning, shape, said, config));
+        regions.push({ name, conditioning: conditioning as unknown as Conditioning, shape, ...regionOptions('region', said, config) });
       } else if (regions.every((region) => region.mask)) {
         throw new MissingInputError('conditioning', 'Encode the prompt of this region with a text-encode node first.');
       }

@@ -7,7 +7,7 @@ import { inOrder } from './kit/line';
 import { addFindings, addToGeneration, own } from './kit/message';
 import { isUnload, NodeModel } from './kit/model';
 import { readWords, type WordsConfig } from './kit/prompt';
-import { draftRegion, type Draft } from './kit/regions';
+import type { Draft } from './kit/regions';
 import { readSettings } from './kit/settings';
 import type { StatusKey } from './kit/status';
 import { handleMessages, isCancellation, type Task } from './kit/tasks';
@@ -62,9 +62,9 @@ export = function (RED: NodeAPI): void {
 
 async function encodeRegions(checkpoint: Checkpoint, layout: Layout, signal: AbortSignal): Promise<Draft[]> {
   const regions: Draft[] = [];
-  for (const [i, { name, prompt, negativePrompt, shape, options }] of layout.regions.entries()) {
+  for (const { name, prompt, negativePrompt, shape, options } of layout.regions) {
     const conditioning = await checkpoint.encodeConditioning(prompt, negativePrompt, { signal });
-    regions.push(draftRegion(`payload.regions[${i}]`, name, conditioning, shape, options));
+    regions.push({ name, conditioning, shape, ...options });
   }
   return regions;
 }

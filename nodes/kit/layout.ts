@@ -2,9 +2,9 @@
 import { InvalidInputError, MissingInputError } from '../../engine/errors';
 import { readGeneration } from '../../engine/image/metadata';
 import { RECIPE_FIELDS } from '../../engine/image/recipe';
-import { IMAGE_OPTIONS, REGION_OPTIONS, SAMPLER_OPTIONS } from '../../engine/options';
+import { checkOption, DECODE_OPTIONS, IMAGE_OPTIONS, type REGION_OPTIONS, SAMPLER_OPTIONS, type Values } from '../../engine/options';
 import { isObject, own, pick, textIn, unknownNames } from './message';
-import { readOutline, REGION_NAMES, type Outline } from './regions';
+import { readOutline, REGION_NAMES, regionOptions, type Outline } from './regions';
 import { checkLimit, type Settings } from './settings';
 
 export interface LayoutRegion {
@@ -12,22 +12,22 @@ export interface LayoutRegion {
   prompt: string;
   negativePrompt: string;
   shape: Outline;
-  options: Record<string, unknown>;
+  options: Values<typeof REGION_OPTIONS>;
 }
 
 export interface Layout {
   prompt: string;
   negativePrompt: string;
   regions: LayoutRegion[];
-  /** Options of the nodes downstream, as they came: each node checks its own. */
+  /** Options of the nodes downstream, as they came; checked, so that a wrong file format isn't told after the picture is drawn. */
   options: Record<string, unknown>;
   /** Names in it that mean nothing, such as misspelt ones. */
   unknown: string[];
 }
 
 const MAX_JSON_LENGTH = 32 * 1024 * 1024;
-const LIFTED = [...Object.keys(SAMPLER_OPTIONS), ...Object.keys(IMAGE_OPTIONS), 'tileSize'];
-const KNOWN = new Set(['regions', ...LIFTED, ...RECIPE_FIELDS]);
+const LIFTED = { ...SAMPLER_OPTIONS, ...DECODE_OPTIONS, ...IMAGE_OPTIONS };
+const KNOWN = new Set(['regions', ...Object.keys(LIFTED), ...RECIPE_FIELDS]);
 
 /**
  * The layout in a payload: an object with `prompt` or `regions`, the same as JSON text or its bytes, or a
@@ -51,7 +51,7 @@ export async function readLayout(payload: unknown, settings: Settings): Promise<
     prompt,
     negativePrompt,
     regions: regions.map((region, i) => readRegion(region, i, negativePrompt, settings)),
-    options: pick(source, LIFTED),
+    options: readOptions(source),
     unknown: [...unknownNames(source, KNOWN), ...regions.flatMap((region, i) => unknownNames(region, REGION_NAMES).map((name) => `regions[${i}].${name}`))],
   };
 }
@@ -63,6 +63,12 @@ export function readPrompt(value: unknown, name: string, settings: Settings): st
   if (typeof value !== 'string') throw new InvalidInputError(name, value, 'text');
   checkLimit(settings, 'maxPromptLength', value.length, `${name} has ${value.length} characters`);
   return value;
+}
+
+function readOptions(source: unknown): Record<string, unknown> {
+  const options = pick(source, Object.keys(LIFTED));
+  for (const [name, value] of Object.entries(options)) checkOption(`payload.${name}`, LIFTED[name as keyof typeof LIFTED], value);
+  return options;
 }
 
 function readRegion(region: unknown, i: number, negativePrompt: string, settings: Settings): LayoutRegion {
@@ -79,7 +85,7 @@ function readRegion(region: unknown, i: number, negativePrompt: string, settings
     prompt: readPrompt(prompt, `${place}.prompt`, settings),
     negativePrompt: readPrompt(own(region, 'negativePrompt') ?? negativePrompt, `${place}.negativePrompt`, settings),
     shape,
-    options: pick(region, Object.keys(REGION_OPTIONS)),
+    options: regionOptions(place, region),
   };
 }
 

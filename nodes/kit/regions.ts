@@ -4,7 +4,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { InvalidInputError, MissingInputError, MultiDiffusionError } from '../../engine/errors';
 import { decodeMask, encodeMask, isDataUri } from '../../engine/image/mask';
 import { findShape, restMask, shapeMask, type Shape } from '../../engine/multidiffusion/shapes';
-import type { Conditioning, Region } from '../../engine/multidiffusion/types';
+import type { Region } from '../../engine/multidiffusion/types';
 import { REGION_OPTIONS, resolveOptions, type Values } from '../../engine/options';
 import type { Tensor } from '../../engine/tensor';
 import { existingFileInside } from './files';
@@ -57,14 +57,10 @@ function ofShape(shape: unknown, source: unknown, name: string): Record<string, 
 }
 
 /**
- * The region of a conditioning, its options taken from the first source that has them.
+ * A region's options, from the first source that has them.
  * @param place how to call the region in errors
  */
-export function draftRegion(place: string, name: string, conditioning: Conditioning, shape: Outline, ...sources: Array<Record<string, unknown>>): Draft {
-  return { name, conditioning, shape, ...regionOptions(place, ...sources) };
-}
-
-function regionOptions(place: string, ...sources: Array<Record<string, unknown>>): Values<typeof REGION_OPTIONS> {
+export function regionOptions(place: string, ...sources: Array<Record<string, unknown>>): Values<typeof REGION_OPTIONS> {
   const names = Object.keys(REGION_OPTIONS);
   try {
     return resolveOptions(REGION_OPTIONS, ...sources.map((source) => pick(source, names)));

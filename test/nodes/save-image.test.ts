@@ -72,6 +72,16 @@ describe('save-image', function () {
     assert.equal(path.basename((await flow.ok('save', { image, format: 'webp', filename: 'dog' })).filename), 'dog.webp');
   });
 
+  it('knows the format by its usual names', async () => {
+    await start();
+    for (const [format, extension, type] of [['jpg', '.jpg', 'image/jpeg'], ['JPEG', '.jpg', 'image/jpeg'], ['Jpg', '.jpg', 'image/jpeg'], ['PNG', '.png', 'image/png'], ['WebP', '.webp', 'image/webp']]) {
+      const msg = await flow.ok('save', { image, format });
+      assert.equal(path.extname(msg.filename), extension);
+      assert.equal(msg.headers['content-type'], type);
+    }
+    assert.match((await flow.fails('save', { image, format: 'jp' })).message, /^format is "jp"; allowed: one of png, jpeg, webp/);
+  });
+
   it('saves twice in one flow: the first one\'s file name is not a wish for the second', async () => {
     flow = await startFlow([save({ wires: [['save2']] }), save({ id: 'save2', filename: 'small', format: 'webp', folder: 'small', wires: [['out']] })], { multidiffusion: { imageDirectory: base } });
     await flow.ok('save', { image });
