@@ -4,7 +4,7 @@
  */
 import { InvalidInputError } from '../errors';
 import { Tensor } from '../tensor';
-import { maskPlane, resizeByArea } from './masks';
+import { largest, maskPlane, resizeByArea } from './masks';
 
 /** Left, top, width and height as fractions of the canvas. */
 export type Box = [x: number, y: number, width: number, height: number];
@@ -19,6 +19,7 @@ export const MASK_SIZE = 512;
 
 const MAX_POINTS = 1000;
 const SCANLINES_PER_ROW = 8;
+const OVERLAP = 'a place that overlaps the canvas, which reaches from 0 to 1 (fractions, not pixels)';
 
 /**
  * The outline that an object (a layout's region, a message, a node's configuration) carries, checked.
@@ -65,10 +66,15 @@ export function shapeMask(shape: Shape, size = MASK_SIZE, name = 'shape'): Tenso
   const checked = checkShape(shape, name);
   let coverage: Float32Array;
   if ('box' in checked) coverage = boxCoverage(checked.box, size);
-  else if ('ellipse' in checked) coverage = coverageOf((y) => ellipseSpan(checked.ellipse, y), size);
-  else if ('polygon' in checked) coverage = coverageOf(sweep(checked.polygon), size);
+  else if ('ellipse' in checked) {
+    const [, y, , height] = checked.ellipse;
+    coverage = coverageOf(() => (at) => ellipseSpan(checked.ellipse, at), [y, y + height], size);
+  } else if ('polygon' in checked) coverage = coverageOf(() => sweep(checked.polygon), checked.polygon.map(([, y]) => y), size);
   else throw new InvalidInputError(name, shape, 'box, ellipse or polygon; the rest depends on the other regions');
-  if (!coverage.some((c) => c > 0)) throw new InvalidInputError(name, shape, 'a shape with some area on the canvas (0 to 1)');
+  const most = largest(coverage);
+  if (most === 0) throw new InvalidInputError(name, shape, 'a shape with some area on the canvas (0 to 1)');
+  // Nowhere half a pixel wide: by its area alone it would weigh next to nothing beside the background.
+  if (most < 0.5) for (let i = 0; i < coverage.length; i++) coverage[i] /= most;
   return Tensor.float32(coverage, [1, size, size]);
 }
 
@@ -93,7 +99,7 @@ function checkBox(value: unknown, name: string): Box {
   const [x, y, width, height] = value as Box;
   if (width <= 0 || height <= 0) throw new InvalidInputError(name, value, allowed);
   if (x >= 1 || y >= 1 || x + width <= 0 || y + height <= 0) {
-    throw new InvalidInputError(name, value, 'a place that overlaps the canvas, which reaches from 0 to 1 (fractions, not pixels)');
+    throw new InvalidInputError(name, value, OVERLAP);
   }
   return [x, y, width, height];
 }
@@ -103,7 +109,19 @@ function checkPolygon(value: unknown, name: string): Point[] {
   if (!Array.isArray(value) || value.length < 3 || value.length > MAX_POINTS || !value.every(isPoint)) {
     throw new InvalidInputError(name, value, `3 to ${MAX_POINTS} points [x, y] as fractions of the canvas`);
   }
-  return value.map(([x, y]) => [x, y]);
+  const points: Point[] = value.map(([x, y]) => [x, y]);
+  if (onOneLine(points)) throw new InvalidInputError(name, value, 'points that enclose some area; these lie on one line');
+  if ([0, 1].some((axis) => points.every((point) => point[axis] <= 0) || points.every((point) => point[axis] >= 1))) {
+    throw new InvalidInputError(name, value, OVERLAP);
+  }
+  return points;
+}
+
+/** Whether the points lie on one line, but for rounding. */
+function onOneLine([[x, y], ...others]: Point[]): boolean {
+  const steps = others.map((point) => [point[0] - x, point[1] - y]);
+  const [u, v] = steps.reduce((a, b) => (Math.hypot(...b) > Math.hypot(...a) ? b : a));
+  return steps.every(([du, dv]) => Math.abs(u * dv - v * du) <= 1e-12 * (u * u + v * v));
 }
 
 function isFinite(value: unknown): value is number {
@@ -123,17 +141,35 @@ function boxCoverage([x, y, width, height]: Box, size: number): Float32Array {
   return coverage;
 }
 
-/** Exact along a row, sampled by a few scanlines across it. */
-function coverageOf(spansAt: (y: number) => Array<[number, number]>, size: number): Float32Array {
+/** What lies inside a shape at a height of the canvas; to be asked for from top to bottom. */
+type SpansAt = (y: number) => Array<[number, number]>;
+
+/**
+ * Exact along a row, sampled by a few scanlines across it. A shape so flat that it lies between two of them is
+ * sampled once more, between the heights at which its corners are.
+ */
+function coverageOf(outline: () => SpansAt, corners: number[], size: number): Float32Array {
   const coverage = new Float32Array(size * size);
-  const lines = size * SCANLINES_PER_ROW;
-  for (let line = 0; line < lines; line++) {
-    const row = Math.floor(line / SCANLINES_PER_ROW);
-    const pixels = coverage.subarray(row * size, (row + 1) * size);
-    for (const [from, to] of spansAt((line + 0.5) / lines)) addSpan(pixels, from * size, to * size, 1 / SCANLINES_PER_ROW);
+  addBand(coverage, outline(), 0, 1, size * SCANLINES_PER_ROW, size);
+  if (largest(coverage) === 0) {
+    const spansAt = outline();
+    const heights = corners.map((y) => Math.min(1, Math.max(0, y))).sort((a, b) => a - b);
+    for (let i = 1; i < heights.length; i++) addBand(coverage, spansAt, heights[i - 1], heights[i], SCANLINES_PER_ROW, size);
   }
   for (let i = 0; i < coverage.length; i++) coverage[i] = Math.min(1, coverage[i]);
   return coverage;
+}
+
+/** Adds what lies inside between two heights, sampled by so many scanlines. */
+function addBand(coverage: Float32Array, spansAt: SpansAt, top: number, bottom: number, lines: number, size: number): void {
+  const share = ((bottom - top) * size) / lines;
+  if (share === 0) return;
+  for (let line = 0; line < lines; line++) {
+    const y = top + ((line + 0.5) / lines) * (bottom - top);
+    const row = Math.min(size - 1, Math.floor(y * size));
+    const pixels = coverage.subarray(row * size, (row + 1) * size);
+    for (const [from, to] of spansAt(y)) addSpan(pixels, from * size, to * size, share);
+  }
 }
 
 /** Adds `amount` to the pixels between two places of a row, and its share to those at the ends. */
@@ -164,7 +200,7 @@ interface Edge {
  * A polygon's spans by the even-odd rule, to be asked for from top to bottom: the edges that cross a line are
  * kept in order from line to line, so that even a thousand edges that cross each other take milliseconds.
  */
-function sweep(points: Point[]): (y: number) => Array<[number, number]> {
+function sweep(points: Point[]): SpansAt {
   const edges: Edge[] = points.map(([x1, y1], i) => {
     const [x2, y2] = points[(i + 1) % points.length];
     return { top: Math.min(y1, y2), bottom: Math.max(y1, y2), x: 0, from: [x1, y1], slope: (x2 - x1) / (y2 - y1) };

@@ -114,6 +114,33 @@ describe('shapes', () => {
     assert.ok(Math.abs(area({ polygon: [[0, 0], [1, 0], [0, 1], [1, 1]] }) - 0.5) < 1e-3, 'an hourglass, by the even-odd rule');
   });
 
+  it('keep their place at full strength, however thin they are', () => {
+    const thin = (t: number): Shape[] => [
+      { polygon: [[0.2, 0.5001], [0.6, 0.5001], [0.6, 0.5001 + t], [0.2, 0.5001 + t]] },
+      { polygon: [[0.2, 0.5001], [0.6, 0.5001 + t / 2], [0.6, 0.5001 + t]] },
+      { polygon: [[0.2, 0.5001], [0.2, 0.5001 + t], [0.6, 0.5001], [0.6, 0.5001 + t]] },
+      { polygon: [[0.4, 0.3], [0.4 + t, 0.3], [0.4 + t, 0.7], [0.4, 0.7]] },
+      { ellipse: [0.2, 0.5001, 0.4, t] },
+      { ellipse: [0.4, 0.3, t, 0.4] },
+      { box: [0.2, 0.5001, 0.4, t] },
+      { box: [0.4, 0.3, t, 0.4] },
+      { polygon: [[0.2, -1], [0.6, -1], [0.6, t], [0.2, t]] },
+      { polygon: [[0.4, 0.5], [0.4 + t, 0.5], [0.4, 0.5 + t]] },
+    ];
+    for (const t of [1 / 2000, 1 / 4100, 1e-5, 1e-8]) {
+      for (const shape of thin(t)) {
+        const { data } = shapeMask(shape);
+        assert.ok(Math.abs(largest(data) - 1) < 1e-6, JSON.stringify(shape));
+        const held = [...data.keys()].filter((i) => data[i] > 0);
+        const [columns, rows] = [held.map((i) => i % MASK_SIZE), held.map((i) => Math.floor(i / MASK_SIZE))];
+        const span = (places: number[]): number => Math.max(...places) - Math.min(...places);
+        assert.ok(Math.min(span(columns), span(rows)) <= 1, `thin: ${JSON.stringify(shape)}`);
+        assert.ok(Math.min(...columns) >= 0.2 * MASK_SIZE - 1 && Math.max(...columns) <= 0.6 * MASK_SIZE, JSON.stringify(shape));
+        assert.ok(reduceMask({ data, height: MASK_SIZE, width: MASK_SIZE }, 64, 64).hard.includes(1), JSON.stringify(shape));
+      }
+    }
+  });
+
   it('give the rest: what the other masks leave', () => {
     const left = shapeMask({ box: [0, 0, 0.25, 1] });
     const small = mask(4, 4, (_, x) => (x === 3 ? 1 : 0));
@@ -144,11 +171,15 @@ describe('shapes', () => {
       [{ box: [-1, 0, 1, 1] }, /overlaps the canvas/],
       [{ polygon: [[0, 0], [1, 1]] }, /3 to 1000 points/],
       [{ polygon: [[0, 0], [1, 1], [0, 'a']] }, /3 to 1000 points/],
+      [{ polygon: [[0, 0], [1, 1], [0.5, 0.5]] }, /some area; these lie on one line/],
+      [{ polygon: [[0.1, 0.2], [0.2, 0.4], [0.3, 0.6], [0.7, 1.4]] }, /some area; these lie on one line/],
+      [{ polygon: [[0.5, 0.5], [0.5, 0.5], [0.5, 0.5]] }, /some area; these lie on one line/],
+      [{ polygon: [[2, 2], [3, 2], [2, 3]] }, /fractions, not pixels/],
       [{ rest: 1 }, /shape\.rest is 1; allowed: true/],
     ];
     for (const [shape, reason] of bad) assert.throws(() => checkShape(shape), reason);
-    assert.throws(() => shapeMask({ polygon: [[0, 0], [1, 1], [0.5, 0.5]] }), /some area on the canvas/);
-    assert.throws(() => shapeMask({ polygon: [[2, 2], [3, 2], [2, 3]] }), /some area on the canvas/);
+    assert.throws(() => shapeMask({ polygon: [[0, 0], [1, 0], [0, 0], [1, 0]] }), /shape\.polygon .*some area.*one line/);
+    assert.throws(() => shapeMask({ polygon: [[0, 0], [1, 1], [1, 0], [0, 0], [1, 1], [1, 0]] }), /some area on the canvas/, 'round it twice, by the even-odd rule');
     assert.throws(() => shapeMask({ rest: true }), /depends on the other regions/);
   });
 
