@@ -43,6 +43,11 @@ export class InvalidInputError extends MultiDiffusionError {
   }
 }
 
+/** A property's name in errors. @param place what has it; '' for the message itself */
+export function propertyOf(place: string, property: string): string {
+  return place === '' ? property : `${place}.${property}`;
+}
+
 export class MissingInputError extends MultiDiffusionError {
   /** @param remedy what to do, a full sentence */
   constructor(

@@ -17,18 +17,24 @@ export interface MaskLimits {
 /**
  * The mask that a picture shows: white holds the region, black doesn't; transparency counts as black.
  * @param file bytes of a PNG, JPEG, WebP or GIF file, or a data URI
+ * @param name how to call it in errors
  * @returns float32 [1, H, W] in [0, 1]
  * @throws InvalidInputError when it is no such picture, or an empty one
  * @throws MultiDiffusionError LIMIT when it is larger than the limits
  */
-export async function decodeMask(file: Buffer | string, limits: MaskLimits): Promise<Tensor<'float32'>> {
-  const bytes = typeof file === 'string' ? fromDataUri(file, limits) : file;
+export async function decodeMask(file: Buffer | string, name: string, limits: MaskLimits): Promise<Tensor<'float32'>> {
+  const tooLarge = (found: string, allowed: string): MultiDiffusionError => new MultiDiffusionError('LIMIT', `${name} has ${found}; allowed: up to ${allowed}.`);
+  if (typeof file === 'string') {
+    if (!isDataUri(file)) throw new InvalidInputError(name, file, 'a data URI such as data:image/png;base64,…');
+    if (file.length * 0.75 > limits.maxBytes + 100) throw tooLarge(`${file.length} characters`, `${limits.maxBytes} bytes`);
+  }
+  const bytes = typeof file === 'string' ? Buffer.from(file.slice(file.indexOf(',') + 1), 'base64') : file;
   if (bytes.length > limits.maxBytes) throw tooLarge(`${bytes.length} bytes`, `${limits.maxBytes} bytes`);
   const sharp = loadSharp();
   try {
     const picture = sharp(bytes, { limitInputPixels: limits.maxPixels, failOn: 'error', pages: 1 });
     const { width, height, format } = await picture.metadata();
-    if (!['png', 'jpeg', 'webp', 'gif'].includes(format)) throw new InvalidInputError('mask image', format, 'PNG, JPEG, WebP or GIF');
+    if (!['png', 'jpeg', 'webp', 'gif'].includes(format)) throw new InvalidInputError(name, format, 'PNG, JPEG, WebP or GIF');
     if (width * height > limits.maxPixels) throw tooLarge(`${width}x${height} pixels`, `${limits.maxPixels} pixels`);
     const { data, info } = await picture
       .flatten({ background: 'black' })
@@ -43,7 +49,7 @@ export async function decodeMask(file: Buffer | string, limits: MaskLimits): Pro
   } catch (cause) {
     if (cause instanceof MultiDiffusionError) throw cause;
     if (/pixel limit/i.test((cause as Error).message)) throw tooLarge('more pixels', `${limits.maxPixels} pixels`);
-    throw new InvalidInputError('mask image', file, `a whole PNG, JPEG, WebP or GIF file (${(cause as Error).message})`);
+    throw new InvalidInputError(name, file, `a whole PNG, JPEG, WebP or GIF file (${(cause as Error).message})`);
   }
 }
 
@@ -61,15 +67,4 @@ export async function encodeMask(mask: Tensor<'float32'>): Promise<string> {
 /** Whether the text is an image as a data URI. */
 export function isDataUri(text: string): boolean {
   return DATA_URI.test(text.slice(0, 64));
-}
-
-function fromDataUri(text: string, limits: MaskLimits): Buffer {
-  const start = DATA_URI.exec(text.slice(0, 64))?.[0].length;
-  if (start === undefined) throw new InvalidInputError('mask image', text, 'a data URI such as data:image/png;base64,…');
-  if ((text.length - start) * 0.75 > limits.maxBytes + 3) throw tooLarge(`${text.length} characters`, `${limits.maxBytes} bytes`);
-  return Buffer.from(text.slice(start), 'base64');
-}
-
-function tooLarge(found: string, allowed: string): MultiDiffusionError {
-  return new MultiDiffusionError('LIMIT', `The mask image has ${found}; allowed: up to ${allowed}.`);
 }

@@ -2,7 +2,7 @@
  * Outlines in fractions of the canvas, and the masks they make. A mask is drawn at one size whatever
  * the canvas, with the share of each pixel that the shape covers; the sampler reduces it to its grid.
  */
-import { InvalidInputError } from '../errors';
+import { InvalidInputError, propertyOf } from '../errors';
 import { Tensor } from '../tensor';
 import { largest, maskPlane, resizeByArea } from './masks';
 
@@ -15,6 +15,8 @@ export type Shape = { box: Box } | { ellipse: Box } | { polygon: Point[] } | { r
 
 export const SHAPE_KINDS = ['box', 'ellipse', 'polygon', 'rest'] as const;
 
+type ShapeKind = (typeof SHAPE_KINDS)[number];
+
 export const MASK_SIZE = 512;
 
 const MAX_POINTS = 1000;
@@ -23,26 +25,28 @@ const OVERLAP = 'a place that overlaps the canvas, which reaches from 0 to 1 (fr
 
 /**
  * The outline that an object (a layout's region, a message, a node's configuration) carries, checked.
+ * @param name how to call the object in errors; '' where its properties stand for themselves
+ * @param written how the user calls a property that isn't called like its kind of outline
  * @returns undefined when it has none of box, ellipse, polygon and rest
  * @throws InvalidInputError when it has several, or one that is malformed, empty or off the canvas
  */
-export function findShape(source: Record<string, unknown>, name = 'region'): Shape | undefined {
+export function findShape(source: Record<string, unknown>, name = 'region', written: Partial<Record<ShapeKind, string>> = {}): Shape | undefined {
   const kinds = SHAPE_KINDS.filter((kind) => source[kind] !== undefined && source[kind] !== null && source[kind] !== false);
   if (kinds.length === 0) return undefined;
   if (kinds.length > 1) throw new InvalidInputError(name, kinds.join(' and '), `only one of ${SHAPE_KINDS.join(', ')}`);
-  return checkShape({ [kinds[0]]: source[kinds[0]] }, name);
+  return checkShape({ [kinds[0]]: source[kinds[0]] }, name, written[kinds[0]]);
 }
 
 /**
  * Checks an outline. One that is partly off the canvas is allowed, and is clipped when its mask is made.
  * @throws InvalidInputError when it is malformed, has no area, or lies wholly off the canvas
  */
-export function checkShape(value: unknown, name = 'shape'): Shape {
+export function checkShape(value: unknown, name = 'shape', written?: string): Shape {
   const kinds = typeof value === 'object' && value !== null ? SHAPE_KINDS.filter((kind) => kind in value) : [];
   if (kinds.length !== 1) throw new InvalidInputError(name, value, `an object with one of ${SHAPE_KINDS.join(', ')}`);
   const kind = kinds[0];
   const outline = (value as Record<string, unknown>)[kind];
-  const where = `${name}.${kind}`;
+  const where = propertyOf(name, written ?? kind);
   switch (kind) {
     case 'rest':
       if (outline !== true) throw new InvalidInputError(where, outline, 'true');

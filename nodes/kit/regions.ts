@@ -1,7 +1,7 @@
 /** Regions on their way: outlines and options read from messages, masks made from outlines. */
 import { readFile } from 'node:fs/promises';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { InvalidInputError, MissingInputError, MultiDiffusionError } from '../../engine/errors';
+import { InvalidInputError, MissingInputError, MultiDiffusionError, propertyOf } from '../../engine/errors';
 import { decodeMask, encodeMask, isDataUri } from '../../engine/image/mask';
 import { findShape, restMask, shapeMask, type Shape } from '../../engine/multidiffusion/shapes';
 import type { Region } from '../../engine/multidiffusion/types';
@@ -17,6 +17,15 @@ export type Outline = Shape | { image: string | Buffer };
 /** A region that may still lack its mask. */
 export type Draft = Omit<Region, 'mask' | 'shape'> & { mask?: Tensor; shape?: Outline };
 
+/** What a region-mask node's configuration calls the outline of a shape. */
+const WRITTEN = { ellipse: 'box', polygon: 'points' };
+
+/** How to call a region in errors, and the image that is its mask. */
+export interface Called {
+  place: string;
+  image: string;
+}
+
 const SHAPES = ['box', 'ellipse', 'polygon', 'image', 'rest'] as const;
 
 /** What a region may be given in a layout or in msg.region. */
@@ -25,22 +34,24 @@ export const REGION_NAMES: ReadonlySet<string> = new Set(['name', 'prompt', 'neg
 /**
  * The outline that an object names: by one of box, ellipse, polygon, image and rest; or as region-mask
  * nodes are configured, by `shape` with box, points or image.
+ * @param place how to call the object in errors; '' where its properties stand for themselves
+ * @param imageName how to call its image
  * @returns undefined when it names none
  * @throws InvalidInputError when it names several or a malformed one
  */
-export function readOutline(source: unknown, name: string): Outline | undefined {
-  const named = own(source, 'shape');
-  const outlines = named === undefined ? pick(source, SHAPES) : ofShape(named, source, name);
+export function readOutline(source: unknown, place: string, imageName = propertyOf(place, 'image')): Outline | undefined {
+  const shape = own(source, 'shape');
+  const outlines = shape === undefined ? pick(source, SHAPES) : ofShape(shape, source, place);
   const { image } = outlines;
-  if (image === undefined || image === null || image === '') return findShape(mapValues(outlines, numbers), name);
-  if (Object.keys(outlines).length > 1) throw new InvalidInputError(name, Object.keys(outlines).join(' and '), 'only one outline');
+  if (image === undefined || image === null || image === '') return findShape(mapValues(outlines, numbers), place, shape === undefined ? {} : WRITTEN);
+  if (Object.keys(outlines).length > 1) throw new InvalidInputError(place, Object.keys(outlines).join(' and '), 'only one outline');
   if (typeof image !== 'string' && !Buffer.isBuffer(image)) {
-    throw new InvalidInputError(`${name}.image`, image, 'a Buffer, a data URI or the name of a file in the mask directory');
+    throw new InvalidInputError(imageName, image, 'a Buffer, a data URI or the name of a file in the mask directory');
   }
   return { image };
 }
 
-function ofShape(shape: unknown, source: unknown, name: string): Record<string, unknown> {
+function ofShape(shape: unknown, source: unknown, place: string): Record<string, unknown> {
   switch (shape) {
     case 'box':
     case 'ellipse':
@@ -52,7 +63,7 @@ function ofShape(shape: unknown, source: unknown, name: string): Record<string, 
     case 'rest':
       return { rest: true };
     default:
-      throw new InvalidInputError(`${name}.shape`, shape, `one of ${SHAPES.join(', ')}`);
+      throw new InvalidInputError(propertyOf(place, 'shape'), shape, `one of ${SHAPES.join(', ')}`);
   }
 }
 
@@ -94,15 +105,17 @@ export function readRegions(value: unknown, settings: Settings): Draft[] {
 
 /**
  * Gives every region its mask. That of `rest` is what all the others leave, so it is made anew each time.
+ * @param last how to call the last region in errors, and its image; default: by its place in msg.regions
  * @throws InvalidInputError when an outline is empty or a mask image can't be read
  */
-export async function addMasks(regions: Draft[], settings: Settings): Promise<Region[]> {
+export async function addMasks(regions: Draft[], settings: Settings, last?: Called): Promise<Region[]> {
   const isRest = (region: Draft): boolean => isObject(region.shape) && 'rest' in region.shape;
   const complete: Draft[] = [];
   for (const [i, region] of regions.entries()) {
     if (isRest(region) || region.mask) complete.push(region);
     else {
-      complete.push({ ...region, ...(await drawMask(region, `regions[${i}]`, settings)) });
+      const called = i === regions.length - 1 && last ? last : { place: `regions[${i}]`, image: `regions[${i}].shape.image` };
+      complete.push({ ...region, ...(await drawMask(region, called, settings)) });
       await nextTurn(); // a mask takes some milliseconds: other flows get theirs in between
     }
   }
@@ -114,20 +127,20 @@ export async function addMasks(regions: Draft[], settings: Settings): Promise<Re
   return complete as Region[];
 }
 
-async function drawMask(region: Draft, name: string, settings: Settings): Promise<{ mask: Tensor; shape?: Outline }> {
+async function drawMask(region: Draft, called: Called, settings: Settings): Promise<{ mask: Tensor; shape?: Outline }> {
   const shape = region.shape;
-  if (!shape) throw new MissingInputError(`${name}.mask`, 'Give the region box, ellipse, polygon, image or rest, or send it through region-mask.');
-  if (!('image' in shape)) return { mask: shapeMask(shape, undefined, name) };
-  const mask = await readMask(shape.image, settings);
+  if (!shape) throw new MissingInputError(`${called.place}.mask`, 'Give the region box, ellipse, polygon, image or rest, or send it through region-mask.');
+  if (!('image' in shape)) return { mask: shapeMask(shape, undefined, called.place) };
+  const mask = await readMask(shape.image, called.image, settings);
   return { mask, shape: { image: await encodeMask(mask) } };
 }
 
-async function readMask(image: string | Buffer, settings: Settings): Promise<Tensor<'float32'>> {
+async function readMask(image: string | Buffer, name: string, settings: Settings): Promise<Tensor<'float32'>> {
   const limits = { maxPixels: settings.limits.maxMaskPixels, maxBytes: settings.limits.maxMaskBytes };
-  if (typeof image !== 'string' || isDataUri(image)) return decodeMask(image, limits);
+  if (typeof image !== 'string' || isDataUri(image)) return decodeMask(image, name, limits);
   const file = await existingFileInside(settings.maskDirectory, image, limits.maxBytes, 'mask image');
   try {
-    return await decodeMask(await readFile(file), limits);
+    return await decodeMask(await readFile(file), name, limits);
   } catch (cause) {
     if (cause instanceof MultiDiffusionError) throw cause;
     throw new MultiDiffusionError('FILE', `The mask image ${image} can't be read.`, { cause });

@@ -26,14 +26,23 @@ const BAD: Array<[string, string, () => Message, string, RegExp]> = [
   ['a layout with wrong steps', 'encode', () => ({ payload: { prompt: 'a', steps: 'many' } }), 'INVALID_INPUT', /^payload\.steps is "many"/],
   ['too many layout regions', 'encode', () => ({ payload: { regions: Array(65).fill({ prompt: 'a', box: [0, 0, 1, 1] }) } }), 'LIMIT', /65 regions; allowed: up to 64/],
   ['a region without a conditioning', 'region', () => ({}), 'MISSING_INPUT', /conditioning is missing.*text-encode/],
-  ['a box with no area', 'encodeRegion', () => ({ box: [0, 0, 0, 0.5] }), 'INVALID_INPUT', /box is \[0,0,0,0\.5\]; allowed: .*greater than 0/],
+  ['a box with no area', 'encodeRegion', () => ({ box: [0, 0, 0, 0.5] }), 'INVALID_INPUT', /^box is \[0,0,0,0\.5\]; allowed: .*greater than 0/],
   ['a box outside the canvas', 'encodeRegion', () => ({ box: [10, 10, 100, 100] }), 'INVALID_INPUT', /overlaps the canvas/],
-  ['a box of three numbers', 'encodeRegion', () => ({ box: [0, 0, 1] }), 'INVALID_INPUT', /box is \[0,0,1\]/],
+  ['a box of three numbers', 'encodeRegion', () => ({ box: [0, 0, 1] }), 'INVALID_INPUT', /^box is \[0,0,1\]/],
+  ['a box of three numbers in msg.region', 'encodeRegion', () => ({ region: { box: [0, 0, 1] } }), 'INVALID_INPUT', /^region\.box is \[0,0,1\]/],
+  ['a box of three numbers that moves an ellipse', 'encodeEllipse', () => ({ box: [0, 0, 1] }), 'INVALID_INPUT', /^box is \[0,0,1\]/],
+  ['a layout region with a wrong box', 'encode', () => ({ payload: { regions: [{ prompt: 'a', box: [0, 0, 1, 1] }, { prompt: 'a', box: [0, 0, 1] }] } }), 'INVALID_INPUT', /^payload\.regions\[1\]\.box is \[0,0,1\]/],
+  ['a layout region whose shape has a wrong box', 'encode', () => ({ payload: { regions: [{ prompt: 'a', shape: 'ellipse', box: 'left' }] } }), 'INVALID_INPUT', /^payload\.regions\[0\]\.box is "left"/],
+  ['a layout region whose shape has wrong points', 'encode', () => ({ payload: { regions: [{ prompt: 'a', shape: 'polygon', points: [[0, 0], [1, 1], [0.5, 0.5]] }] } }), 'INVALID_INPUT', /^payload\.regions\[0\]\.points is .* on one line/],
+  ['a polygon without area', 'encodeRegion', () => ({ region: { polygon: [[0, 0], [1, 1], [1, 0], [0, 0], [1, 1], [1, 0]] } }), 'INVALID_INPUT', /^region is .*some area/],
   ['a box of words', 'encodeRegion', () => ({ box: ['a', 'b', 'c', 'd'] }), 'INVALID_INPUT', /box is \["a","b","c","d"\]/],
   ['a region option out of range', 'encodeRegion', () => ({ region: { feather: 2 } }), 'INVALID_INPUT', /feather is 2; allowed: a number from 0 to 0\.5/],
   ['an unknown shape', 'encodeRegion', () => ({ region: { shape: 'star' } }), 'INVALID_INPUT', /shape is "star"; allowed: one of box, ellipse/],
   ['a region that is no object', 'encodeRegion', () => ({ region: 'left' }), 'INVALID_INPUT', /region is "left"/],
-  ['a mask image that is none', 'encodeRegion', () => ({ region: { image: Buffer.from('nonsense') } }), 'INVALID_INPUT', /mask image/],
+  ['a mask image that is none', 'encodeRegion', () => ({ region: { image: Buffer.from('nonsense') } }), 'INVALID_INPUT', /^region\.image is .* whole PNG/],
+  ['a mask image of the node that is none', 'encodeImage', () => ({ picture: Buffer.from('nonsense') }), 'INVALID_INPUT', /^picture is .* whole PNG/],
+  ['no mask image where the node looks for it', 'encodeImage', () => ({}), 'MISSING_INPUT', /^picture is missing/],
+  ['a mask image of the wrong type where the node looks for it', 'encodeImage', () => ({ picture: 5 }), 'INVALID_INPUT', /^picture is 5/],
   ['a mask image of a wrong type', 'encodeRegion', () => ({ region: { image: 5 } }), 'INVALID_INPUT', /image is 5/],
   ['a mask file outside its directory', 'encodeRegion', () => ({ region: { image: '../../../etc/passwd' } }), 'FILE', /not a file in the directory/],
   ['a mask by address', 'encodeRegion', () => ({ region: { image: 'http://127.0.0.1/mask.png' } }), 'FILE', /not a file in the directory/],
@@ -59,6 +68,9 @@ const BAD: Array<[string, string, () => Message, string, RegExp]> = [
   ['a property that fails when it is read', 'sampler', () => Object.defineProperty({}, 'steps', { enumerable: true, get: () => { throw new Error('boo'); } }), 'INVALID_INPUT', /steps/],
 ];
 
+/** Prompts whose errors come from the region-mask after them. */
+const THROUGH: Record<string, string> = { encodeRegion: 'region', encodeEllipse: 'ellipse', encodeImage: 'image' };
+
 describe('bad input', function () {
   this.timeout(20_000);
   let flow: Flow;
@@ -70,6 +82,10 @@ describe('bad input', function () {
       encode('bare', '', 'out'),
       encode('encodeRegion', 'a sofa', 'region'),
       region('region', [0, 0, 0.5, 0.5], 'out'),
+      encode('encodeEllipse', 'a sofa', 'ellipse'),
+      region('ellipse', [0, 0, 0.5, 0.5], 'out', { shape: 'ellipse' }),
+      encode('encodeImage', 'a sofa', 'image'),
+      region('image', [], 'out', { shape: 'image', imageType: 'msg', image: 'picture' }),
       sampler('sampler', 'out'),
       decode,
       save,
@@ -91,7 +107,7 @@ describe('bad input', function () {
         assert.equal(error.code, code, error.message);
         assert.match(error.message, says);
         assert.doesNotMatch(error.message, /^\w*Error\b/);
-        assert.equal(error.source.id, id === 'encodeRegion' ? 'region' : id);
+        assert.equal(error.source.id, THROUGH[id] ?? id);
         await new Promise((resolve) => setImmediate(resolve));
         const status = flow.statuses.filter((entry) => entry.id === error.source.id).at(-1)!;
         assert.equal(status.fill, 'red');

@@ -95,31 +95,31 @@ describe('mask images', () => {
   const grey = (level: number): Promise<Buffer> => sharp({ create: { width: 20, height: 10, channels: 3, background: { r: level, g: level, b: level } } }).png().toBuffer();
 
   it('become masks: white is inside, transparent is outside', async () => {
-    const mask = await decodeMask(await grey(51), LIMITS);
+    const mask = await decodeMask(await grey(51), 'mask', LIMITS);
     assert.deepEqual(mask.dims, [1, 10, 20]);
     assert.ok(mask.data.every((value) => value === Math.fround(0.2)));
     const clear = await sharp({ create: { width: 4, height: 4, channels: 4, background: { r: 255, g: 255, b: 255, alpha: 0 } } }).png().toBuffer();
-    assert.ok((await decodeMask(clear, LIMITS)).data.every((value) => value === 0));
+    assert.ok((await decodeMask(clear, 'mask', LIMITS)).data.every((value) => value === 0));
   });
 
   it('come back from a recipe as they were', async () => {
     const levels = Float32Array.from({ length: 256 }, (_, i) => i / 255);
     const mask = Tensor.float32(levels, [1, 16, 16]);
-    const back = await decodeMask(await encodeMask(mask), LIMITS);
+    const back = await decodeMask(await encodeMask(mask), 'mask', LIMITS);
     assert.deepEqual(back.data, levels);
   });
 
   it('are refused when they are too large, in bytes or pixels, before they are decoded', async () => {
     const large = await sharp({ create: { width: 200, height: 200, channels: 3, background: 'white' } }).png().toBuffer();
-    await assert.rejects(decodeMask(large, LIMITS), { code: 'LIMIT', message: /pixels/ });
-    await assert.rejects(decodeMask(Buffer.alloc(200_000), LIMITS), { code: 'LIMIT', message: /200000 bytes/ });
-    await assert.rejects(decodeMask(`data:image/png;base64,${'A'.repeat(200_000)}`, LIMITS), { code: 'LIMIT' });
+    await assert.rejects(decodeMask(large, 'mask', LIMITS), { code: 'LIMIT', message: /pixels/ });
+    await assert.rejects(decodeMask(Buffer.alloc(200_000), 'mask', LIMITS), { code: 'LIMIT', message: /200000 bytes/ });
+    await assert.rejects(decodeMask(`data:image/png;base64,${'A'.repeat(200_000)}`, 'mask', LIMITS), { code: 'LIMIT' });
   });
 
   it('are refused when they are no pictures', async () => {
     const svg = Buffer.from('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9"/></svg>');
     for (const bytes of [svg, Buffer.alloc(0), Buffer.from('x'), (await grey(9)).subarray(0, 60), 'data:text/plain,hello', 'data:image/png;base64,AAAA']) {
-      await assert.rejects(decodeMask(bytes, LIMITS), { code: 'INVALID_INPUT' });
+      await assert.rejects(decodeMask(bytes, 'mask', LIMITS), { code: 'INVALID_INPUT' });
     }
   });
 });
