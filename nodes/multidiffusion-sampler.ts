@@ -11,7 +11,7 @@ import { cancelJobs, SamplerJob } from './kit/jobs';
 import { inOrder } from './kit/line';
 import { sampleInLoop } from './kit/loop';
 import { addToGeneration, findingsIn, own, pick, type Message } from './kit/message';
-import { isUnload, NodeModel } from './kit/model';
+import { isOrder, NodeModel } from './kit/model';
 import { tellEditors } from './kit/panel';
 import { initialLatents, pictureIn, previews } from './kit/pictures';
 import { addMasks, readRegions } from './kit/regions';
@@ -31,13 +31,13 @@ const TOLD = ['TRUNCATED_PROMPT', 'UNKNOWN_WORDS'];
 export = function (RED: NodeAPI): void {
   RED.nodes.registerType('multidiffusion-sampler', function (this: Node, config: SamplerDef) {
     RED.nodes.createNode(this, config);
-    const model = new NodeModel(RED, config.model);
+    const model = new NodeModel(RED, config.model, this);
     const jobs = new Set<SamplerJob>();
     handleMessages(RED, this, (task) => receive(task, this), () => model.release());
 
     function receive(task: Task, node: Node): Promise<void> | void {
-      if (isCancellation(task.msg)) return cancelJobs(jobs, task.msg);
-      if (isUnload(task.msg)) return model.unload(task.status);
+      if (isCancellation(task.msg)) return cancelJobs(jobs, task.msg, node);
+      if (isOrder(task.msg)) return model.obey(task);
       if (isStep(task.msg, node)) return takeBack(node, task.msg);
       return start(task, node);
     }

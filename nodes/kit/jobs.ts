@@ -1,6 +1,7 @@
 /** The sampler's jobs as the user sees them: an id, events on the progress output, a status, a way to cancel. */
 import { randomUUID } from 'node:crypto';
-import { CancelledError, InvalidInputError, MultiDiffusionError } from '../../engine/errors';
+import type { Node } from 'node-red';
+import { CancelledError, InvalidInputError, MultiDiffusionError, show } from '../../engine/errors';
 import type { JobQueue } from '../../engine/jobs';
 import { readClient, readPriority } from './asker';
 import { own, type Message } from './message';
@@ -8,6 +9,10 @@ import type { JobNews } from './panel';
 import type { Task } from './tasks';
 
 const STATUS_INTERVAL_MS = 200;
+
+/** Ids of the latest jobs of all samplers, ended ones too. */
+const recent = new Set<unknown>();
+const REMEMBERED = 10_000;
 
 export type JobEvent = 'queued' | 'started' | 'step' | 'done' | 'failed' | 'cancelled';
 
@@ -31,6 +36,7 @@ export class SamplerJob {
     this.id = readId(task.msg);
     this.priority = readPriority(task.msg);
     this.client = readClient(task.msg);
+    remember(this.id);
   }
 
   /** Milliseconds that the job waited for its turn. */
@@ -111,12 +117,25 @@ export class SamplerJob {
   }
 }
 
-/** msg.reset cancels every job, msg.cancel the one with that id. */
-export function cancelJobs(jobs: ReadonlySet<SamplerJob>, msg: Message): void {
+/**
+ * msg.reset cancels every job, msg.cancel the one with that id. The message may have been sent to several samplers,
+ * or come when the job has just ended: only an id that no job had in any of them is worth a word.
+ */
+export function cancelJobs(jobs: ReadonlySet<SamplerJob>, msg: Message, node: Node): void {
   const id = own(msg, 'cancel');
+  if (id !== undefined && !recent.has(id)) node.warn(`msg.cancel is ${show(id)}, but no sampler has been given a job of this id. It should be the msg.job with which the picture was asked for, or the job that the progress output names.`);
   for (const job of jobs) {
     if (id === undefined) job.cancel('The job was cancelled by msg.reset.');
     else if (job.id === id) job.cancel('The job was cancelled by msg.cancel.');
+  }
+}
+
+function remember(id: string): void {
+  recent.delete(id);
+  recent.add(id);
+  for (const oldest of recent) {
+    if (recent.size <= REMEMBERED) break;
+    recent.delete(oldest);
   }
 }
 

@@ -53,6 +53,25 @@ describe('cancelling', function () {
     assert.equal((await flow.next('out')).job, 'b');
   });
 
+  it('by msg.cancel tells in a warning which id no job had', async () => {
+    flow.send('sampler', { cancel: 'nobody' });
+    flow.send('encode', { cancel: 7 }); // through text-encode, which hands it on
+    await flow.ok('encode', { job: 'a' });
+    assert.match(flow.warnings.join('\n'), /^msg\.cancel is "nobody", but no sampler has been given a job.*\nmsg\.cancel is 7, but/);
+    assert.equal(flow.statuses.at(-1)!.text, 'done');
+  });
+
+  it('by msg.cancel is no mistake at other samplers than the job\'s, nor after its end', async () => {
+    await deploy(flow, [...nodes(), sampler('other', 'out')]);
+    flow.send('encode', { job: 'b', steps: LONG });
+    await event(flow, 'b', 'step');
+    for (const id of ['other', 'sampler', 'other']) flow.send(id, { cancel: 'b' });
+    assert.equal((await flow.next('caught')).job, 'b');
+    for (const id of ['other', 'sampler']) flow.send(id, { cancel: 'b' });
+    await flow.ok('encode', {});
+    assert.deepEqual(flow.warnings, []);
+  });
+
   it('shows the place in the queue', async () => {
     flow.send('encode', { job: 'a', steps: LONG });
     flow.send('encode', { job: 'b', steps: 1 });
