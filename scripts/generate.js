@@ -1,10 +1,12 @@
 'use strict';
 // npm run generate -- FLOW.json [--set key=value …] [--out DIR]: runs a flow in a headless Node-RED until its
 // save-image has written, and prints the file's path as its last line.
+const { access, constants } = require('node:fs/promises');
 const path = require('node:path');
 const { parseArgs } = require('node:util');
 const { applySettings, parseSetting, readFlow } = require('./lib/flow');
-const { startNodeRed } = require('./lib/headless');
+const { makeFolder } = require('../dist/engine/make-folder');
+const { printLog, startNodeRed } = require('./lib/headless');
 
 const USAGE = `Usage: npm run generate -- FLOW.json [--set key=value …] [--out DIR] [--timeout SECONDS]
 
@@ -12,6 +14,13 @@ const USAGE = `Usage: npm run generate -- FLOW.json [--set key=value …] [--out
                     or of a node, by its name or type: --set "sofa.box=[0.1,0.5,0.4,0.4]"
   --out DIR         where the picture is written (default: the current folder)
   --timeout SECONDS how long to wait (default: 600)`;
+
+/** What has been printed already. @type {Set<string>} */
+const told = new Set();
+
+function onLog(/** @type {any} */ entry) {
+  if (printLog(entry)) told.add(entry.msg?.message ?? entry.msg);
+}
 
 async function main() {
   const { values, positionals } = parseArgs({
@@ -34,7 +43,13 @@ async function main() {
   for (const note of notes) console.error(note);
   for (const node of flow) if (node.type === 'save-image') Object.assign(node, { save: true, folder: '' });
 
-  const nodeRed = await startNodeRed({ images: path.resolve(here, values.out) });
+  const images = path.resolve(here, values.out);
+  await makeFolder(images)
+    .then(() => access(images, constants.W_OK))
+    .catch((error) => {
+      throw new Error(`--out ${values.out}: ${images} can't be used as a folder for pictures: ${error.message}`);
+    });
+  const nodeRed = await startNodeRed({ images, onLog });
   try {
     await nodeRed.deploy(flow);
     const { filename } = await nodeRed.generate(flow, { message, timeout });
@@ -50,7 +65,7 @@ main().then(
     process.exit(0);
   },
   (error) => {
-    console.error(error.message);
+    if (!told.has(error.message)) console.error(error.message);
     process.exit(1);
   },
 );

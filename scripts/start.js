@@ -3,6 +3,7 @@
 const fs = require('node:fs');
 const path = require('node:path');
 const { parseArgs } = require('node:util');
+const { makeFolder } = require('../dist/engine/make-folder');
 const { readFlow } = require('./lib/flow');
 const { startNodeRed } = require('./lib/headless');
 const { startBroker } = require('./lib/broker');
@@ -39,7 +40,7 @@ async function main() {
   const userDir = path.resolve(values['user-dir']);
   const flowFile = path.join(userDir, 'flows.json');
   const examples = readExamples();
-  fs.mkdirSync(userDir, { recursive: true });
+  await makeFolder(userDir);
   if (values.fresh || !fs.existsSync(flowFile)) fs.writeFileSync(flowFile, JSON.stringify(examples.flat(), null, 4));
 
   const broker = await startBroker();

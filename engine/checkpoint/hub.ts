@@ -6,6 +6,7 @@
 import { mkdir, readFile, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { InvalidInputError, MultiDiffusionError } from '../errors';
+import { makeFolder } from '../make-folder';
 import { abortReason, downloadError, downloadFile, explainFileError, HttpError, isPassing, reasonOf, type DownloadOptions, type RemoteFile } from './download';
 import { withLock } from './lock';
 import { MANIFEST, readManifest, type HubManifest } from './manifest';
@@ -158,7 +159,7 @@ class Hub {
   async fetch(): Promise<string> {
     const commit = await this.resolveCommit();
     const folder = join(this.root, commit);
-    await mkdir(join(this.root, 'refs'), { recursive: true });
+    await makeFolder(join(this.root, 'refs'));
     const options = { signal: this.signal, onWait: () => this.tell({ phase: 'waiting', received: 0, total: 0 }) };
     await withLock(`${folder}.lock`, options, async () => {
       // Another process may have done it meanwhile.

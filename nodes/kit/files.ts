@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import fs from 'node:fs/promises';
 import path from 'node:path';
 import { InvalidInputError, MultiDiffusionError } from '../../engine/errors';
+import { makeFolder } from '../../engine/make-folder';
 
 const MAX_NAME_BYTES = 180;
 const MAX_DEPTH = 16;
@@ -42,7 +43,7 @@ export function relativeParts(folder: string, base: string, name: string): strin
  */
 export async function makeFolderInside(base: string, parts: string[]): Promise<string> {
   try {
-    await fs.mkdir(base, { recursive: true });
+    await makeFolder(base);
     const root = await fs.realpath(base);
     let folder = root;
     for (const part of parts) {
@@ -144,6 +145,7 @@ function fileError(what: string, cause: unknown): MultiDiffusionError {
     EACCES: 'Node-RED has no permission to write there',
     EPERM: 'Node-RED has no permission to write there',
     EROFS: 'the file system is read-only',
+    ENOENT: 'it is not there, and the system does not let it be made',
     ENOTDIR: 'a file stands where a folder should be',
     EISDIR: 'a folder of that name is there',
     EDQUOT: 'the disk quota is used up',

@@ -56,7 +56,7 @@ function listen(server, port, host, tries) {
  * @param {string} [options.host]
  * @param {string} [options.images] the folder that save-image writes into
  * @param {Record<string, unknown>} [options.settings] more of settings.js
- * @param {(entry: { level: number, msg: unknown, id?: string, name?: string }) => void} [options.onLog]
+ * @param {(entry: { level: number, msg: unknown, id?: string, name?: string }) => unknown} [options.onLog]
  *   takes warnings and errors; by default nodes' ones go to standard error
  */
 async function startNodeRed(options = {}) {
@@ -65,7 +65,7 @@ async function startNodeRed(options = {}) {
   const RED = require(nodeRed);
   const express = createRequire(path.join(nodeRed, 'package.json'))('express');
 
-  /** @type {Set<(entry: { level: number, msg: any, id?: string }) => void>} */
+  /** @type {Set<(entry: { level: number, msg: any, id?: string }) => unknown>} */
   const logListeners = new Set([onLog]);
   const app = express();
   const server = http.createServer(app);
@@ -191,11 +191,15 @@ function asError(/** @type {any} */ thing) {
   return Object.assign(new Error(thing?.message ?? String(thing)), thing?.code && { code: thing.code });
 }
 
-/** Prints errors, and warnings of nodes; Node-RED's own warnings at its start are about settings. */
+/**
+ * Prints errors, and warnings of nodes; Node-RED's own warnings at its start are about settings.
+ * @returns whether it is one to print
+ */
 function printLog(/** @type {{ level: number, msg: any, type?: string, name?: string, id?: string }} */ { level, msg, type, name, id }) {
-  if (level > (type ? WARN : ERROR)) return;
+  if (level > (type ? WARN : ERROR)) return false;
   const from = type ? `[${type}:${name || id}] ` : '';
   console.error(`${level <= ERROR ? 'error' : 'warning'}: ${from}${msg?.message ?? msg}`);
+  return true;
 }
 
-module.exports = { startNodeRed, temporaryFolder };
+module.exports = { startNodeRed, temporaryFolder, printLog };

@@ -62,6 +62,26 @@ describe('commands', function () {
       const { code, stderr } = await generate(path.join(examples, '01-text-to-image.json'), '--set', 'steps=0');
       assert.equal(code, 1);
       assert.match(stderr, /steps is 0; allowed: a whole number from 1 to 1000/);
+      assert.equal(stderr.match(/steps is 0/g)!.length, 1, 'said once');
+    });
+
+    it('ends with the error of a node that the flow catches', async () => {
+      const { code, stderr } = await generate(path.join(examples, '06-http.json'), '--set', 'payload={"prompt":"a","steps":0}');
+      assert.equal(code, 1);
+      assert.equal(stderr.match(/steps is 0/g)!.length, 1);
+    });
+
+    it('ends at once when the folder for the picture cannot be made', async function () {
+      const file = path.join(temporaryFolder(), 'file');
+      fs.writeFileSync(file, '');
+      const places = [path.join(file, 'folder'), file];
+      if (process.platform === 'linux') places.push('/proc/nope/at/all');
+      for (const place of places) {
+        const { code, stdout, stderr } = await generate(path.join(examples, '01-text-to-image.json'), '--out', place);
+        assert.equal(code, 1);
+        assert.ok(stderr.startsWith(`--out ${place}: ${place} can't be used as a folder for pictures: `), stderr);
+        assert.equal(stdout, '');
+      }
     });
 
     it('ends with a sentence when the file is no flow', async () => {

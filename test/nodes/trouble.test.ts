@@ -194,6 +194,14 @@ describe('trouble', function () {
       });
     }
 
+    // Node's own mkdir with `recursive` would try without end.
+    if (process.platform === 'linux') it('an image directory that the system lets nobody make: code FILE, at once', async () => {
+      const flow = await startFlow([{ id: 'save', type: 'save-image', filename: 'picture', save: true, wires: [['out']] }], { multidiffusion: { imageDirectory: '/proc/nope/at/all' } });
+      const error = await flow.fails('save', { image });
+      assert.equal(error.code, 'FILE');
+      assert.match(error.message, /can't be used: it is not there, and the system does not let it be made\.$/);
+    });
+
     /** Writes some of it, as a disk does that fills up. */
     function halfWritten(code: string): typeof fsPromises.writeFile {
       return async (file, data) => {
