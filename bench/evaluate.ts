@@ -36,7 +36,7 @@ const USAGE = `Usage: npm run evaluate [-- OPTIONS]
   --write            put the table into README.md and docs/evaluation.md, all figures into docs/evaluation.json and the sheet into docs/images/evaluation.png`;
 
 const SHOWN_LAYOUTS = 9;
-const SHOWN_STRATEGIES = ['plain', 'none', 'paper', 'white', '40%', 'centred', 'centred+40%', 'growing', 'feather'];
+const SHOWN_STRATEGIES = ['plain', 'none', 'paper', '60%', 'centred', 'centred+40%', 'centred+60%', 'centred+80%', 'growing'];
 
 const { values: cli } = parseArgs({
   options: {

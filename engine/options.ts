@@ -52,7 +52,7 @@ export const SAMPLER_OPTIONS = {
   /** Default: drawn at random and reported. */
   seed: { type: 'integer', min: 0, max: Number.MAX_SAFE_INTEGER },
   /** How long regions are bootstrapped: a share of the steps, or a count. The paper: the first 20 %; its program: 40 %. */
-  bootstrapping: { type: 'number', min: 0, max: 1000, default: 0.4 },
+  bootstrapping: { type: 'number', min: 0, max: 1000, default: 0.6 },
   bootstrappingUnit: { type: 'choice', choices: ['fraction', 'steps'], default: 'fraction' },
   /** What fills a bootstrapped region's surroundings. The paper: random constant colours. */
   bootstrappingBackground: { type: 'choice', choices: ['random', 'white', 'colour', 'image'], default: 'random' },
@@ -83,10 +83,10 @@ export const SAMPLER_OPTIONS = {
 } as const satisfies Record<string, OptionSpec>;
 
 /**
- * The share of the steps from which bootstrapping is reported as too long: beyond it, objects stop fitting into their picture
- * (the article's warning; the official program's own value).
+ * The share of the steps from which bootstrapping is reported as too long: beyond it, objects stop fitting into their picture (the
+ * article's warning), and docs/evaluation.md shows nothing that is gained.
  */
-export const LONG_BOOTSTRAPPING = 0.4;
+export const LONG_BOOTSTRAPPING = 0.6;
 
 /** How the sampler takes its steps; only its configuration says. */
 export const LOOP_OPTIONS = {
@@ -141,6 +141,8 @@ export const MODEL_OPTIONS = {
   memoryBudget: { type: 'integer', min: 64, max: 1_048_576 },
   /** Seconds without work after which the model is unloaded; 0: never. */
   idleTimeout: { type: 'number', min: 0, max: 604_800, default: 0 },
+  /** Whether the model is loaded as soon as the flows have been started, and not when the first message needs it. */
+  loadAtDeploy: { type: 'boolean', default: false },
 } as const satisfies Record<string, OptionSpec>;
 
 /** What vae-encode takes. */

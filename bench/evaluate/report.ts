@@ -1,5 +1,4 @@
 /** From what was seen in each region to shares with their standard errors, and the table of the README. */
-import { LONG_BOOTSTRAPPING, type SamplerOptions } from '../../dist/engine/options';
 import type { Overlap } from './geometry';
 import type { Strategy } from './strategies';
 
@@ -86,17 +85,17 @@ export function summarise(strategy: Strategy, isDefault: boolean, seen: Seen, re
   };
 }
 
+/** The IoU of artwork that is pasted into the boxes, stretched to their proportions: what has more fills its box more, and is not drawn better. */
+export const FILLED = 0.6;
+
 /**
  * The rows that a table says are better than the default: by one of the two figures, by more than twice the standard error of the
- * difference. One that the sampler reports as too long bootstrapping is none: the longer, the better
- * each object alone, but what it costs the whole neither figure sees.
+ * difference; by the IoU only as long as the default's objects don't fill their boxes.
  */
 export function betterThanDefault(rows: Row[]): Row[] {
   const clearly = ({ mean, error }: Figure): boolean => mean > 2 * error;
-  return rows.filter(({ options, difference }) => {
-    const long = ((options as Partial<SamplerOptions>).bootstrapping ?? 0) > LONG_BOOTSTRAPPING;
-    return !long && difference !== undefined && (clearly(difference.recognised) || clearly(difference.iou));
-  });
+  const filled = rows.some((row) => row.default && row.iou.mean >= FILLED);
+  return rows.filter(({ difference }) => difference !== undefined && (clearly(difference.recognised) || (!filled && clearly(difference.iou))));
 }
 
 /** A table in Markdown, the default strategy in bold; it says where some layouts haven't been drawn. */

@@ -62,13 +62,14 @@ const COMBINED = [
   'first',
   'last',
   '40%',
+  '60%',
   'centred',
   'centred+white',
   'centred+40%',
-  'centred+white+40%',
-  'centred+40%+guidance 3',
-  'centred+40%+guidance 7.5',
   'centred+60%',
+  'centred+white+60%',
+  'centred+60%+guidance 3',
+  'centred+60%+guidance 7.5',
   'centred+80%',
 ];
 export const STRATEGIES: readonly Strategy[] = [PLAIN, NONE, AS_PAPER, ...COMBINED.map(combine)];

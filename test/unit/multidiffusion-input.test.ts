@@ -79,10 +79,10 @@ describe('a request to the sampler', () => {
     const long = { ...conditioning(1), truncated: 'and a cat', unknownWords: ['zebra'] };
     assert.deepEqual(await codes([{ ...region(1, box), conditioning: long }]), ['TRUNCATED_PROMPT region 1', 'UNKNOWN_WORDS region 1']);
     assert.deepEqual(await codes([], { background: long }), ['TRUNCATED_PROMPT', 'UNKNOWN_WORDS']);
-    assert.deepEqual(await codes([region(1, box)], { options: { ...options, bootstrapping: 0.5 } }), ['LONG_BOOTSTRAPPING']);
-    assert.deepEqual(await codes([region(1, box)], { options: { ...options, steps: 4, bootstrapping: 0.4 } }), [], 'two of four steps, by rounding');
-    assert.deepEqual(await codes([region(1, box)], { options: { ...options, steps: 4, bootstrapping: 2, bootstrappingUnit: 'steps' } }), ['LONG_BOOTSTRAPPING']);
-    assert.deepEqual(await codes([], { options: { ...options, bootstrapping: 0.5 } }), []);
+    assert.deepEqual(await codes([region(1, box)], { options: { ...options, bootstrapping: 0.8 } }), ['LONG_BOOTSTRAPPING']);
+    assert.deepEqual(await codes([region(1, box)], { options: { ...options, steps: 4, bootstrapping: 0.6 } }), []);
+    assert.deepEqual(await codes([region(1, box)], { options: { ...options, steps: 4, bootstrapping: 3, bootstrappingUnit: 'steps' } }), ['LONG_BOOTSTRAPPING']);
+    assert.deepEqual(await codes([], { options: { ...options, bootstrapping: 0.8 } }), []);
   });
 
   it('can be cancelled between two calls of the model', async () => {
