@@ -1,6 +1,7 @@
 /** diffusion-model: which checkpoint, and where it runs. Nodes that name the same share one loaded copy. */
 import type { Node, NodeAPI, NodeDef } from 'node-red';
 import type { ProcessStatus } from '../engine/checkpoint/checkpoint';
+import { CancelledError } from '../engine/errors';
 import { modelSource, type ModelConfig } from './kit/checkpoints';
 import { offerChecks } from './kit/checks';
 import { ModelUse, type ModelNode } from './kit/model';
@@ -28,6 +29,10 @@ export = function (RED: NodeAPI): void {
           status.ok('ready', { provider: shorten(facts.provider) });
         },
       });
+      if (config.loadAtDeploy) {
+        this.model.atDeploy = new Promise((started) => RED.events.once('flows:started', started));
+        void this.model.atDeploy.then(() => loadNow(this, status));
+      }
       this.on('close', () => {
         status.close();
         this.model.release();
@@ -36,6 +41,16 @@ export = function (RED: NodeAPI): void {
     { credentials: { token: { type: 'password' } } },
   );
 };
+
+async function loadNow(node: DiffusionModelNode, status: Status): Promise<void> {
+  try {
+    await node.model.load();
+  } catch (error) {
+    if (error instanceof CancelledError) return;
+    show({ state: 'failed', detail: (error as Error).message }, status);
+    node.error(error);
+  }
+}
 
 /** Where it runs and, if not on a GPU that was hoped for, why in a few words; the log has the whole sentence. */
 function shorten(provider: string): string {

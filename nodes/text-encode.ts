@@ -5,7 +5,7 @@ import { promptFindings, unknownProperties } from './kit/findings';
 import { readLayout, type Layout } from './kit/layout';
 import { inOrder } from './kit/line';
 import { addFindings, addToGeneration, own } from './kit/message';
-import { isUnload, NodeModel } from './kit/model';
+import { isOrder, NodeModel } from './kit/model';
 import { readWords, type WordsConfig } from './kit/prompt';
 import type { Draft } from './kit/regions';
 import { readSettings } from './kit/settings';
@@ -19,13 +19,13 @@ type TextEncodeDef = NodeDef & WordsConfig & { model?: string };
 export = function (RED: NodeAPI): void {
   RED.nodes.registerType('text-encode', function (this: Node, config: TextEncodeDef) {
     RED.nodes.createNode(this, config);
-    const model = new NodeModel(RED, config.model);
+    const model = new NodeModel(RED, config.model, this);
     handleMessages(RED, this, inOrder(RED, (task) => encode(task, this)), () => model.release());
 
     async function encode(task: Task, node: Node): Promise<void> {
       const { msg, status, signal } = task;
       if (isCancellation(msg)) return task.send(msg);
-      if (isUnload(msg)) return model.unload(status);
+      if (isOrder(msg)) return model.obey(task);
 
       const settings = readSettings(RED);
       const layout = await readLayout(own(msg, 'payload'), settings);

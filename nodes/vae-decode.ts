@@ -5,7 +5,7 @@ import { DECODE_OPTIONS, resolveOptions } from '../engine/options';
 import { Tensor } from '../engine/tensor';
 import { inOrder } from './kit/line';
 import { addToGeneration, own, pick } from './kit/message';
-import { isUnload, NodeModel } from './kit/model';
+import { isOrder, NodeModel } from './kit/model';
 import { handleMessages, type Task } from './kit/tasks';
 
 interface VaeDecodeDef extends NodeDef {
@@ -17,11 +17,12 @@ interface VaeDecodeDef extends NodeDef {
 export = function (RED: NodeAPI): void {
   RED.nodes.registerType('vae-decode', function (this: Node, config: VaeDecodeDef) {
     RED.nodes.createNode(this, config);
-    const model = new NodeModel(RED, config.model);
+    const model = new NodeModel(RED, config.model, this);
     handleMessages(RED, this, inOrder(RED, decode), () => model.release());
 
-    async function decode({ msg, status, signal, send }: Task): Promise<void> {
-      if (isUnload(msg)) return model.unload(status);
+    async function decode(task: Task): Promise<void> {
+      const { msg, status, signal, send } = task;
+      if (isOrder(msg)) return model.obey(task);
       const { tileSize, circular } = resolveOptions(DECODE_OPTIONS, pick(msg, OPTIONS), pick(config, OPTIONS));
       const latents = own(msg, 'latents');
       if (latents === undefined) throw new MissingInputError('latents', 'Send the message through a multidiffusion-sampler first.');

@@ -4,7 +4,7 @@ import { MissingInputError } from '../engine/errors';
 import { ENCODE_OPTIONS, resolveOptions } from '../engine/options';
 import { inOrder } from './kit/line';
 import { own, pick } from './kit/message';
-import { isUnload, NodeModel } from './kit/model';
+import { isOrder, NodeModel } from './kit/model';
 import { encodePicture } from './kit/pictures';
 import { readSettings } from './kit/settings';
 import { handleMessages, isCancellation, type Task } from './kit/tasks';
@@ -18,12 +18,13 @@ interface VaeEncodeDef extends NodeDef {
 export = function (RED: NodeAPI): void {
   RED.nodes.registerType('vae-encode', function (this: Node, config: VaeEncodeDef) {
     RED.nodes.createNode(this, config);
-    const model = new NodeModel(RED, config.model);
+    const model = new NodeModel(RED, config.model, this);
     handleMessages(RED, this, inOrder(RED, encode), () => model.release());
 
-    async function encode({ msg, status, signal, send }: Task): Promise<void> {
+    async function encode(task: Task): Promise<void> {
+      const { msg, status, signal, send } = task;
       if (isCancellation(msg)) return send(msg);
-      if (isUnload(msg)) return model.unload(status);
+      if (isOrder(msg)) return model.obey(task);
       const settings = readSettings(RED);
       const options = resolveOptions(ENCODE_OPTIONS, pick(msg, OPTIONS), pick(config, OPTIONS));
       const source = ['image', 'payload'].find((property) => own(msg, property) !== undefined);

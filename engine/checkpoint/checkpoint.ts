@@ -96,6 +96,7 @@ export async function openCheckpoint(folder: string, options: CheckpointOptions 
       maxTokens: facts.maxTokens,
       latentChannels: facts.latentChannels,
       ...readVaeFacts(layout),
+      nativeSize: Math.round(facts.nativeSize / facts.latentFactor),
       defaultTileSize: Math.max(SMALLEST_TILE, Math.round(facts.nativeSize / facts.latentFactor)),
       unetBytes: layout.unet.bytes,
       batchSize,
@@ -151,6 +152,15 @@ export class Checkpoint implements DiffusionModel {
   /** Ids of the inference processes that run. */
   get pids(): number[] {
     return this.processes.pids;
+  }
+
+  /**
+   * Loads at once what is otherwise loaded when the first picture needs it, so that this one need not wait. A VAE encoder is
+   * still left for when it is needed.
+   * @throws what a first picture would
+   */
+  async load({ signal }: CallOptions = {}): Promise<void> {
+    await this.processes.load(signal);
   }
 
   /**

@@ -46,6 +46,11 @@ export class InferenceGroup {
     return [...new Set(providers)].join(', ');
   }
 
+  /** Every process loads all that a picture needs. */
+  async load(signal?: AbortSignal): Promise<void> {
+    await Promise.all(this.clients.map((client) => client.call('load', () => ({}), signal)));
+  }
+
   /** @param build makes the parameters for the process that was chosen; otherwise as InferenceClient.call */
   call<N extends CallName>(name: N, build: (client: InferenceClient) => Calls[N]['params'], signal?: AbortSignal): Promise<Calls[N]['result']> {
     const client = this.clients.reduce((best, other) => (other.waiting < best.waiting ? other : best));

@@ -21,6 +21,8 @@ export interface ProcessSetup {
   latentFactor: number;
   scalingFactor: number;
   shiftFactor: number;
+  /** Side in latent cells of the pictures that the model was trained on. */
+  nativeSize: number;
   /** Side of a decoder tile in latent cells, unless a request says otherwise. */
   defaultTileSize: number;
   /** Bytes of the UNet's weights: together with the canvas they say how many rows one run takes on a CPU. */
@@ -44,6 +46,8 @@ export interface WireTensor {
 /** Each request's parameters and its answer. */
 export interface Calls {
   open: { params: { setup: ProcessSetup }; result: { provider: string } };
+  /** Everything that a picture needs, before it is needed. */
+  load: { params: object; result: void };
   encodePrompts: {
     params: { prompts: string[] };
     /** `embeddings`: one [1, L, D] per prompt. */

@@ -21,6 +21,7 @@ export interface ModelConfig {
   batchSize?: string | number;
   memoryBudget?: string | number;
   idleTimeout?: string | number;
+  loadAtDeploy?: boolean;
 }
 
 export interface ModelSource {
@@ -48,7 +49,7 @@ export function modelSource(config: ModelConfig, settings: () => Settings, token
       }
     },
     options() {
-      const { idleTimeout, ...options } = resolveOptions(MODEL_OPTIONS, config as Record<string, unknown>);
+      const { idleTimeout, loadAtDeploy: _, ...options } = resolveOptions(MODEL_OPTIONS, config as Record<string, unknown>);
       const { queue, libraryPath } = settings();
       return { ...options, deviceId: readDevices(config.deviceId), idleTimeout: idleTimeout * 1000, queue, libraryPath };
     },

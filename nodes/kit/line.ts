@@ -1,7 +1,7 @@
 /** The messages of one node in line: none overtakes another, and no more than so many wait. */
 import type { NodeAPI } from 'node-red';
 import { MultiDiffusionError } from '../../engine/errors';
-import { isUnload } from './model';
+import { isLoad, isOrder } from './model';
 import { readSettings } from './settings';
 import { isCancellation, orAborted, type Task } from './tasks';
 
@@ -19,7 +19,7 @@ export function inOrder<More extends unknown[]>(
   let waiting = 0;
 
   return async (task, ...more) => {
-    if (!isCancellation(task.msg) && !isUnload(task.msg)) checkRoom(RED, waiting);
+    if (!isCancellation(task.msg) && !isOrder(task.msg)) checkRoom(RED, waiting);
     const before = last;
     let next!: () => void;
     const through = new Promise<void>((resolve) => (next = resolve));
@@ -28,6 +28,8 @@ export function inOrder<More extends unknown[]>(
     waiting++;
     try {
       await orAborted(before, task.signal).finally(() => waiting--);
+      // Loading all of a model may take minutes, and who comes next needs only some of it.
+      if (isLoad(task.msg)) next();
       await work(task, next, ...more);
     } finally {
       next();

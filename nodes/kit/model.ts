@@ -5,10 +5,10 @@ import type { HubProgress } from '../../engine/checkpoint/hub';
 import { acquireCheckpoint, type CheckpointLease } from '../../engine/checkpoint/pool';
 import { CancelledError, MissingInputError } from '../../engine/errors';
 import { modelSource, type ModelSource } from './checkpoints';
-import { asksFor, type Message } from './message';
+import { asksFor, own, type Message } from './message';
 import { readSettings } from './settings';
-import type { Status } from './status';
-import { orAborted } from './tasks';
+import { Status } from './status';
+import { orAborted, type Task } from './tasks';
 
 export { POCKET_FOLDER } from './checkpoints';
 
@@ -16,7 +16,10 @@ type ProgressListener = (progress: HubProgress) => void;
 
 /** A hold on a checkpoint, downloaded and loaded when it is first asked for, shared with everybody who asks for the same. */
 export class ModelUse {
+  /** Resolved once the flows have been started; only where the model is to be loaded then. */
+  atDeploy: Promise<unknown> | undefined;
   private opened: Checkpoint | undefined;
+  private loading: { done: Promise<void>; cancel: AbortController } | undefined;
   private lease: Promise<CheckpointLease> | undefined;
   private readonly closed = new AbortController();
   private readonly listeners = new Set<ProgressListener>();
@@ -45,8 +48,20 @@ export class ModelUse {
     }
   }
 
+  /** Loads all that a picture needs, before it is needed; a load that is under way is shared. */
+  load(): Promise<void> {
+    if (!this.loading) {
+      const cancel = new AbortController();
+      const signal = AbortSignal.any([cancel.signal, this.closed.signal]);
+      const loading = this.get().then((checkpoint) => checkpoint.load({ signal }));
+      this.loading = { cancel, done: loading.finally(() => (this.loading = undefined)) };
+    }
+    return this.loading.done;
+  }
+
   /** Ends the model's process and frees its memory, if it is loaded; the next message loads it again. */
   async unload(): Promise<void> {
+    this.loading?.cancel.abort(new CancelledError('The model was unloaded.'));
     const lease = await this.lease?.catch(() => undefined);
     const checkpoint = await lease?.checkpoint.catch(() => undefined);
     await checkpoint?.unload();
@@ -79,13 +94,20 @@ export interface ModelNode extends Node {
 /** The model that a node's configuration names. */
 export class NodeModel {
   private readonly bundled: ModelUse | undefined;
+  /** How often the model has been asked for. */
+  private asked = 0;
 
-  /** @param id of a diffusion-model node; empty for the bundled model */
+  /**
+   * @param id of a diffusion-model node; empty for the bundled model
+   * @param node that uses it: its status tells of a load at deploy
+   */
   constructor(
     private readonly RED: NodeAPI,
     private readonly id: string | undefined,
+    node: Node,
   ) {
     if (!id) this.bundled = new ModelUse(modelSource({}, () => readSettings(RED)));
+    else this.showLoadAtDeploy(node);
   }
 
   /**
@@ -94,6 +116,7 @@ export class NodeModel {
    * @throws MissingInputError when the diffusion-model node is missing or disabled
    */
   async get(status: Status, signal: AbortSignal): Promise<Checkpoint> {
+    this.asked++;
     const use = this.find();
     const timer = setTimeout(() => status.busy('loading'), 50);
     let shown = '';
@@ -113,8 +136,9 @@ export class NodeModel {
     }
   }
 
-  /** Ends the model's process: what msg.unload asks for. */
-  async unload(status: Status): Promise<void> {
+  /** Does what msg.load or msg.unload asks for: loads all that a picture needs, or ends the model's process. */
+  async obey({ msg, status, signal }: Task): Promise<void> {
+    if (isLoad(msg)) return this.load(status, signal);
     await this.find().unload();
     status.idle('unloaded');
   }
@@ -123,14 +147,47 @@ export class NodeModel {
     this.bundled?.release();
   }
 
+  private async load(status: Status, signal: AbortSignal): Promise<void> {
+    const use = this.find();
+    status.busy('loading');
+    // Asked for twice, because the one shows how far a download is.
+    const loading = Promise.all([this.get(status, signal), orAborted(use.load(), signal)]);
+    const { asked } = this;
+    await loading;
+    // A message that came meanwhile shows how it fares itself.
+    if (asked === this.asked) status.ok('loaded');
+  }
+
+  /** The diffusion-model itself loads, and reports what goes wrong. */
+  private showLoadAtDeploy(node: Node): void {
+    const status = new Status(this.RED, node);
+    const closed = new AbortController();
+    node.on('close', () => {
+      status.close();
+      closed.abort();
+    });
+    this.use?.atDeploy
+      ?.then(() => this.load(status, closed.signal))
+      .catch((error) => (error instanceof CancelledError ? status.idle() : status.failed(error)));
+  }
+
+  private get use(): ModelUse | undefined {
+    return this.bundled ?? (this.RED.nodes.getNode(this.id!) as ModelNode | null)?.model;
+  }
+
   private find(): ModelUse {
-    const use = this.bundled ?? (this.RED.nodes.getNode(this.id!) as ModelNode | null)?.model;
+    const { use } = this;
     if (!use) throw new MissingInputError('model', 'The diffusion-model that this node names is missing or disabled: choose another in its dialog.');
     return use;
   }
 }
 
-/** Whether the message only says that the model is to be unloaded; such messages go no further. */
-export function isUnload(msg: Message): boolean {
-  return asksFor(msg, 'unload');
+/** Whether the message only says that the model is to be loaded or unloaded; such messages go no further. */
+export function isOrder(msg: Message): boolean {
+  return isLoad(msg) || asksFor(msg, 'unload');
+}
+
+/** Whether it asks for that only; in other flows' messages `load` may be a number of something else. */
+export function isLoad(msg: Message): boolean {
+  return ['true', true].includes(own(msg, 'load') as string | boolean) && !asksFor(msg, 'unload');
 }

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { isAlive, until } from '../unit/support/checkpoints';
 import { lookUp, readCatalogue, ROOT, translator } from '../unit/support/editor';
 import { HubServer, REPOSITORY } from '../unit/support/hub-server';
-import { closeModels, encode, getNode, helper, model, region, sampler, startFlow, stopFlow, temporaryDirectory, TINY, TINY_LCM, type Any, type Flow, type FlowNode } from './support/flow';
+import { closeModels, deploy, encode, getNode, helper, model, region, sampler, startFlow, stopFlow, temporaryDirectory, TINY, TINY_LCM, type Any, type Flow, type FlowNode } from './support/flow';
 
 describe('diffusion-model', function () {
   this.timeout(60_000);
@@ -105,6 +105,105 @@ describe('diffusion-model', function () {
     await flow.ok('encode', { payload: 'another' });
     assert.equal(statusesOf('model').includes('unloaded'), true);
     assert.equal(statusesOf('model').includes('runs on cpu'), true);
+  });
+
+  describe('loaded before the first message', () => {
+    const picture = [encode('encode', 'a sofa', 'sampler'), sampler('sampler', 'decode'), { id: 'decode', type: 'vae-decode', model: 'model', wires: [['out']] }];
+    const users = ['encode', 'sampler', 'decode'];
+    const atDeploy = { ...model(), loadAtDeploy: true };
+    const timesLoading = (): number => statusesOf('model').filter((text) => text === 'loading model').length;
+    const loaded = (id: string) => until(() => statusesOf(id).includes('model loaded'), `${id} says that it is loaded`);
+
+    it('at the deploy: every node that uses it says so, and the first picture loads nothing any more', async () => {
+      await start([atDeploy, ...picture]);
+      await Promise.all(users.map(loaded));
+      assert.ok(users.every((id) => statusesOf(id)[0] === 'loading model'));
+      const before = timesLoading();
+      assert.ok(before >= 3, 'text encoder, UNet and decoder');
+      await flow.ok('encode', {});
+      assert.equal(timesLoading(), before);
+    });
+
+    it('not unless it is told to', async () => {
+      await start([model(), ...picture]);
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      assert.deepEqual(flow.statuses, []);
+    });
+
+    it('works on what comes meanwhile, whose status is the one that is shown', async () => {
+      await start([atDeploy, ...picture]);
+      await flow.ok('encode', {});
+      await getNode('model').model.load();
+      assert.deepEqual([...new Set(statusesOf('encode'))], ['loading model', 'encoding', 'encoded']);
+    });
+
+    it('is deployed anew meanwhile, and closed, without a word', async () => {
+      await start([atDeploy, ...picture]);
+      await deploy(flow, [{ ...atDeploy, name: 'again' }, ...picture]);
+      await loaded('sampler');
+      await deploy(flow, [{ ...atDeploy, name: 'and again' }, ...picture], 'nodes');
+      await stopFlow();
+      // The test helper tells of a call a moment later.
+      await new Promise(setImmediate);
+      const said = flow.statuses.length;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      assert.equal(flow.statuses.length, said);
+      assert.deepEqual(flow.errors, []);
+    });
+
+    it('shows what is wrong, once in the log, and the first message fails with the same', async () => {
+      await start([{ ...atDeploy, folder: '/nowhere' }, ...picture]);
+      await until(() => users.every((id) => statusesOf(id).includes('model not usable')), 'they say that it fails');
+      assert.equal(statusesOf('model').at(-1), 'not usable');
+      assert.equal(flow.errors.length, 1);
+      assert.match(flow.errors[0], /\/nowhere does not exist/);
+      assert.match((await flow.fails('encode', {})).message, /\/nowhere does not exist/);
+    });
+
+    it('has parts that cannot be loaded', async () => {
+      const folder = path.join(userDir, 'damaged');
+      fs.cpSync(TINY, folder, { recursive: true });
+      await start([{ ...atDeploy, folder }, ...picture]);
+      fs.writeFileSync(path.join(folder, 'vae_decoder/model.onnx'), 'changed after it was opened');
+      await until(() => flow.errors.length > 0, 'it fails');
+      assert.match(flow.errors[0], /vae_decoder/);
+      assert.equal(statusesOf('model').at(-1), 'not usable');
+    });
+
+    it('is unloaded all the same when it has no work', async () => {
+      await start([{ ...atDeploy, idleTimeout: '0.1' }, ...picture]);
+      await loaded('sampler');
+      const checkpoint = await getNode('model').model.get();
+      await until(() => checkpoint.pid === undefined, 'its process ends');
+    });
+
+    it('by a message, which goes no further', async () => {
+      await start([model(), ...picture]);
+      flow.send('sampler', { load: true });
+      await loaded('sampler');
+      const { pid } = await getNode('model').model.get();
+      assert.equal(isAlive(pid), true);
+      flow.send('encode', { load: 'true' });
+      await loaded('encode');
+      const before = timesLoading();
+      assert.equal((await flow.ok('encode', { load: 0.5 })).load, 0.5, "a load of somebody else's");
+      assert.equal(timesLoading(), before);
+      assert.deepEqual(flow.all('out'), []);
+    });
+
+    it('by a message, which fails as others do', async () => {
+      await start([{ ...encode('encode', 'a', 'out'), model: 'missing' }]);
+      const error = await flow.fails('encode', { load: true });
+      assert.equal(error.code, 'MISSING_INPUT');
+    });
+
+    it('by a message, until another unloads it', async () => {
+      await start([model(), ...picture]);
+      flow.send('encode', { load: true });
+      flow.send('encode', { unload: true });
+      assert.equal((await flow.next('caught')).error.code, 'CANCELLED');
+      await flow.ok('encode', {});
+    });
   });
 
   it('says in its status where it runs, and in a few words why not on a GPU', async () => {

@@ -61,6 +61,7 @@ export class Flow {
   private readonly received = new Map<string, Message[]>();
   private readonly waiting = new Map<string, Array<(msg: Message) => void>>();
   readonly warnings: string[] = [];
+  readonly errors: string[] = [];
   readonly statuses: Array<{ id: string; fill?: string; text?: string }> = [];
 
   constructor(nodes: FlowNode[]) {
@@ -72,6 +73,7 @@ export class Flow {
       const node = helper.getNode(id);
       if (type === 'helper') node.on('input', (msg: Message) => this.arrived(id, msg));
       node?.on('call:warn', (call: Any) => this.warnings.push(String(call.firstArg)));
+      node?.on('call:error', (call: Any) => this.errors.push(String(call.firstArg?.message ?? call.firstArg)));
       node?.on('call:status', (call: Any) => this.statuses.push({ id, ...call.firstArg }));
     }
   }
