@@ -155,8 +155,7 @@ export class Checkpoint implements DiffusionModel {
   }
 
   /**
-   * Loads at once what is otherwise loaded when the first picture needs it, so that this one need not wait. A VAE encoder is
-   * still left for when it is needed.
+   * Loads at once what is otherwise loaded when the first picture needs it, so that this one need not wait.
    * @throws what a first picture would
    */
   async load({ signal }: CallOptions = {}): Promise<void> {

@@ -41,12 +41,13 @@ class Model {
   }
 
   /**
-   * Loads the tokenizer and all models but the VAE encoder, which most pictures do without. Where they run on a GPU, they
-   * are run once at the native size, because it looks for its fastest algorithms meanwhile; a CPU gains nothing by it.
+   * Loads the tokenizer and all models. On a GPU the UNet and the decoder are run once at the native size, because it looks
+   * for its fastest algorithms meanwhile; a CPU gains nothing by it.
    */
   async load(request: Request): Promise<void> {
     const [{ embeddings }] = await this.encodePrompts(request, ['']);
-    for (const component of ['unet', 'vaeDecoder'] as const) {
+    for (const component of ['unet', 'vaeDecoder', 'vaeEncoder'] as const) {
+      if (!this.setup.components[component]) continue;
       if (request.cancelled) throw new CancelledError();
       await this.sessions.get(component);
     }

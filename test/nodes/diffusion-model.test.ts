@@ -119,8 +119,12 @@ describe('diffusion-model', function () {
       await Promise.all(users.map(loaded));
       assert.ok(users.every((id) => statusesOf(id)[0] === 'loading model'));
       const before = timesLoading();
-      assert.ok(before >= 3, 'text encoder, UNet and decoder');
+      assert.ok(before >= 4, 'text encoder, UNet, decoder and encoder');
       await flow.ok('encode', {});
+      assert.equal(timesLoading(), before);
+      // Its bootstrapping encodes plain colours.
+      flow.send('encode', { payload: { prompt: 'a room', bootstrapping: 1, regions: [{ prompt: 'a sofa', box: [0, 0, 0.5, 0.5] }] } });
+      await flow.next();
       assert.equal(timesLoading(), before);
     });
 
