@@ -114,7 +114,7 @@ function overMqtt(connection: mqtt.MqttClient, client: Client): () => Promise<An
   return async () => {
     const topic = `answers/${client.name}/${count++}`;
     const answer = new Promise<Answer>((resolve) => waiting.set(topic, resolve));
-    await connection.publishAsync('multidiffusion/layout', JSON.stringify({ ...LAYOUT, answer: topic, client: client.name }), { qos: 1 });
+    await connection.publishAsync(`multidiffusion/layout/${client.name}`, JSON.stringify({ ...LAYOUT, answer: topic }), { qos: 1 });
     return Promise.race([answer, sleep<Answer>(ANSWER_MS, { lost: 'MQTT: no answer in time' }, { ref: false })]);
   };
 }
@@ -125,7 +125,7 @@ function mqttFlow(port: number) {
   Object.assign(flow.find(({ type }) => type === 'mqtt-broker')!, { broker: '127.0.0.1', port });
   const input = flow.find(({ type }) => type === 'mqtt in')!;
   const id = 'feedfacefeedface';
-  flow.push({ id, type: 'function', z: input.z, x: 0, y: 0, outputs: 1, libs: [], func: 'msg.responseTopic = msg.payload.answer; msg.client = msg.payload.client; return msg;', wires: input.wires });
+  flow.push({ id, type: 'function', z: input.z, x: 0, y: 0, outputs: 1, libs: [], func: 'msg.responseTopic = msg.payload.answer; return msg;', wires: input.wires });
   input.wires = [[id]];
   return flow;
 }

@@ -248,11 +248,11 @@ describe('examples', function () {
       });
     }
 
-    const progress = (): Array<{ event: string; index?: number; error?: string }> =>
+    const progress = (): Array<{ event: string; index?: number; seed?: number; error?: string }> =>
       messages.filter(({ topic }) => topic === 'multidiffusion/progress').map(({ payload }) => JSON.parse(payload.toString()));
 
     it('publishes the picture and the progress', async () => {
-      await client.publishAsync('multidiffusion/layout', JSON.stringify(layout));
+      await client.publishAsync('multidiffusion/layout/me', JSON.stringify(layout));
       await until(() => messages.some(({ topic }) => topic === 'multidiffusion/picture'));
       const { payload } = messages.find(({ topic }) => topic === 'multidiffusion/picture')!;
       assert.equal((await sharp(payload).metadata()).format, 'png');
@@ -262,6 +262,16 @@ describe('examples', function () {
       assert.equal(events.filter((event) => event === 'step').length, 3);
       assert.ok(events.indexOf('started') < events.indexOf('step'));
       assert.ok(events.lastIndexOf('step') < events.indexOf('done'));
+    });
+
+    it('lets those whom the topic names take turns', async () => {
+      const seeds = [1, 2, 3, 4, 5];
+      for (const seed of seeds) await client.publishAsync('multidiffusion/layout/many', JSON.stringify({ ...layout, seed, steps: 20 }));
+      await client.publishAsync('multidiffusion/layout/one', JSON.stringify({ ...layout, seed: 6 }));
+      const done = (): Array<number | undefined> => progress().filter(({ event }) => event === 'done').map(({ seed }) => seed);
+      await until(() => messages.filter(({ topic }) => topic === 'multidiffusion/picture').length === 6);
+      assert.deepEqual(done().filter((seed) => seed !== 6), seeds);
+      assert.ok(done().indexOf(6) < 4, `in the order ${done().join()}`);
     });
 
     it('answers on the response topic, with the picture or with what went wrong', async () => {
