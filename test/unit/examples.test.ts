@@ -77,6 +77,13 @@ describe('examples', () => {
         }
       });
 
+      it('keeps clear of the left edge', () => {
+        for (const { type, x, name, topic, url } of onCanvas) {
+          const label = String(name || topic || url || type);
+          assert.ok(Number(x) - (50 + 7 * label.length) / 2 >= 10, `${type} ${label}`); // as wide as the editor draws it, about
+        }
+      });
+
       it('lies on the grid, with room for every node', () => {
         for (const node of onCanvas) {
           assert.equal(Number(node.y) % GRID, 0, `${node.type} ${node.id}`);
