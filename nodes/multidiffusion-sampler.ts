@@ -83,7 +83,8 @@ export = function (RED: NodeAPI): void {
         settings.jobTimeout,
       );
       next();
-      const result = await sampling;
+      const stopWatching = model.watch((loading) => job.waits(loading));
+      const result = await sampling.finally(stopWatching);
 
       msg.latents = result.latents;
       msg.job = job.id;

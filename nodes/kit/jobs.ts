@@ -56,6 +56,7 @@ export class SamplerJob {
       ({ signal }) => {
         this.started = performance.now();
         this.report('started');
+        this.waits(false);
         return work(signal);
       },
       { id: this.id, priority: this.priority, client: this.client, signal: this.task.signal, timeout },
@@ -68,6 +69,11 @@ export class SamplerJob {
     showPlace();
     queue.on('depth', showPlace);
     return place.result.finally(() => queue.off('depth', showPlace));
+  }
+
+  /** What is shown until the next step, which may take minutes. @param loading whether the model must be loaded first */
+  waits(loading: boolean): void {
+    if (this.started > 0) this.task.status.busy(loading ? 'loading' : 'drawing');
   }
 
   /** @param index model evaluations done, of `total` */

@@ -23,6 +23,7 @@ export class ModelUse {
   private lease: Promise<CheckpointLease> | undefined;
   private readonly closed = new AbortController();
   private readonly listeners = new Set<ProgressListener>();
+  private readonly watchers = new Set<(loading: boolean) => void>();
 
   /** @param source which checkpoint and how to run it; asked when it is needed, and may throw */
   constructor(
@@ -59,6 +60,12 @@ export class ModelUse {
     return this.loading.done;
   }
 
+  /** Tells when the model's process begins to load something, and when it has done so. @returns ends it */
+  watch(watcher: (loading: boolean) => void): () => void {
+    this.watchers.add(watcher);
+    return () => this.watchers.delete(watcher);
+  }
+
   /** Ends the model's process and frees its memory, if it is loaded; the next message loads it again. */
   async unload(): Promise<void> {
     this.loading?.cancel.abort(new CancelledError('The model was unloaded.'));
@@ -73,12 +80,18 @@ export class ModelUse {
     void this.lease?.then((lease) => lease.release()).catch(() => undefined);
   }
 
+  private tell(status: ProcessStatus): void {
+    this.on.onStatus?.(status);
+    const loading = ['starting', 'loading', 'restarting'].includes(status.state);
+    this.watchers.forEach((watcher) => watcher(loading));
+  }
+
   private async acquire(): Promise<CheckpointLease> {
     try {
       const options = this.source.options();
       const folder = await this.source.folder(this.closed.signal, (progress) => this.listeners.forEach((listener) => listener(progress)));
       this.closed.signal.throwIfAborted();
-      return acquireCheckpoint(folder, { ...options, onStatus: this.on.onStatus });
+      return acquireCheckpoint(folder, { ...options, onStatus: (status) => this.tell(status) });
     } catch (error) {
       this.lease = undefined;
       throw error;
@@ -134,6 +147,11 @@ export class NodeModel {
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  /** As ModelUse.watch. */
+  watch(watcher: (loading: boolean) => void): () => void {
+    return this.use?.watch(watcher) ?? (() => {});
   }
 
   /** Does what msg.load or msg.unload asks for: loads all that a picture needs, or ends the model's process. */

@@ -17,6 +17,7 @@ export type StatusKey =
   | 'unknownNames'
   | 'regions'
   | 'queued'
+  | 'drawing'
   | 'step'
   | 'stepWaiting'
   | 'done'

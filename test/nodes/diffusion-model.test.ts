@@ -107,6 +107,14 @@ describe('diffusion-model', function () {
     assert.equal(statusesOf('model').includes('runs on cpu'), true);
   });
 
+  it('is loaded while the sampler says so', async () => {
+    await start([model(), encode('encode', 'a sofa', 'sampler'), sampler('sampler', 'out')]);
+    await flow.ok('encode', {});
+    await flow.ok('encode', {});
+    const said = statusesOf('sampler').map((text) => text.replace(/^\d.*/, 'step')).filter((text, i, all) => text !== all[i - 1]);
+    assert.deepEqual(said, ['drawing', 'loading model', 'drawing', 'step', 'done', 'drawing', 'step', 'done']);
+  });
+
   describe('loaded before the first message', () => {
     const picture = [encode('encode', 'a sofa', 'sampler'), sampler('sampler', 'decode'), { id: 'decode', type: 'vae-decode', model: 'model', wires: [['out']] }];
     const users = ['encode', 'sampler', 'decode'];
