@@ -5,7 +5,7 @@ import type { Conditioning } from '../engine/multidiffusion/types';
 import { inOrder } from './kit/line';
 import { unknownProperties } from './kit/findings';
 import { addFindings, isObject, own, unknownNames, type Message } from './kit/message';
-import { addMasks, type Called, type Outline, readOutline, readRegions, REGION_NAMES, regionOptions } from './kit/regions';
+import { addMasks, type Called, type Outline, readOutline, readRegions, REGION_NAMES, readRegionOptions } from './kit/regions';
 import { readSettings } from './kit/settings';
 import { handleMessages, isCancellation, type Task } from './kit/tasks';
 
@@ -39,7 +39,7 @@ export = function (RED: NodeAPI): void {
         const shape = readOutline(said, 'region') ?? ownOutline(config, msg, called, RED);
         if (!shape && config.shape === 'image') throw new MissingInputError(called.image, 'Send the picture that is the mask, or name its file in the region-mask node.');
         if (!shape) throw new MissingInputError(`region.${config.shape ?? 'box'}`, 'Draw it in the region-mask node, or send it as msg.box or msg.region.');
-        regions.push({ name, conditioning: conditioning as unknown as Conditioning, shape, ...regionOptions('region', said, config) });
+        regions.push({ name, conditioning: conditioning as unknown as Conditioning, shape, ...readRegionOptions('region', said, config) });
       } else if (regions.every((region) => region.mask)) {
         throw new MissingInputError('conditioning', 'Encode the prompt of this region with a text-encode node first.');
       }

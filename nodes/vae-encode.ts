@@ -27,7 +27,7 @@ export = function (RED: NodeAPI): void {
       if (isOrder(msg)) return model.obey(task);
       const settings = readSettings(RED);
       const options = resolveOptions(ENCODE_OPTIONS, pick(msg, OPTIONS), pick(config, OPTIONS));
-      const source = ['image', 'payload'].find((property) => own(msg, property) !== undefined);
+      const source = ['image', 'payload'].find((property) => own(msg, property) !== undefined && own(msg, property) !== null);
       if (!source) throw new MissingInputError('image', 'Send a picture in msg.image or msg.payload.');
 
       const checkpoint = await model.get(status, signal);

@@ -1,7 +1,7 @@
 /** From what a request says (prompts and masks of any size) to what the method needs (prompts and latent masks). */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { InvalidInputError, MissingInputError } from '../errors';
-import { REGION_OPTIONS, resolveOptions } from '../options';
+import { REGION_OPTIONS, resolveOptions, type Values } from '../options';
 import { Tensor } from '../tensor';
 import { blurMask, featherMask, type LatentMask, maskPlane, reduceMask } from './masks';
 import { type Conditioning, CONDITIONING_KIND, type Region } from './types';
@@ -130,10 +130,7 @@ function prepareRegion(
     throw new InvalidInputError(where, value, 'a region {name, conditioning, mask}');
   }
   const region = value as Region;
-  const options = inRegion(where, () => resolveOptions(REGION_OPTIONS, region as unknown as Record<string, unknown>));
-  if (options.end <= options.start) {
-    throw new InvalidInputError(`${where}.end`, options.end, `more than start, which is ${options.start}`);
-  }
+  const options = regionOptions(where, region as unknown as Record<string, unknown>);
   if (region.mask === undefined || region.mask === null) {
     throw new MissingInputError(`${where}.mask`, 'Give the region its place with a region-mask node.');
   }
@@ -164,10 +161,17 @@ function prepareRegion(
   };
 }
 
-/** Puts the region in front of the property's name in an error. */
-function inRegion<T>(where: string, check: () => T): T {
+/**
+ * A region's options.
+ * @param where how to call the region in errors
+ * @param sources in order of precedence
+ * @throws InvalidInputError naming the region and the property
+ */
+export function regionOptions(where: string, ...sources: Array<Record<string, unknown>>): Values<typeof REGION_OPTIONS> {
   try {
-    return check();
+    const options = resolveOptions(REGION_OPTIONS, ...sources);
+    if (options.end <= options.start) throw new InvalidInputError('end', options.end, `more than start, which is ${options.start}`);
+    return options;
   } catch (error) {
     if (error instanceof InvalidInputError) throw new InvalidInputError(`${where}.${error.property}`, error.value, error.allowed);
     throw error;

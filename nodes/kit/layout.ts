@@ -4,7 +4,7 @@ import { readGeneration } from '../../engine/image/metadata';
 import { RECIPE_FIELDS } from '../../engine/image/recipe';
 import { checkOption, DECODE_OPTIONS, IMAGE_OPTIONS, type REGION_OPTIONS, SAMPLER_OPTIONS, type Values } from '../../engine/options';
 import { isObject, own, pick, textIn, unknownNames } from './message';
-import { readOutline, REGION_NAMES, regionOptions, type Outline } from './regions';
+import { readOutline, REGION_NAMES, readRegionOptions, type Outline } from './regions';
 import { checkLimit, type Settings } from './settings';
 
 export interface LayoutRegion {
@@ -85,7 +85,7 @@ function readRegion(region: unknown, i: number, negativePrompt: string, settings
     prompt: readPrompt(prompt, `${place}.prompt`, settings),
     negativePrompt: readPrompt(own(region, 'negativePrompt') ?? negativePrompt, `${place}.negativePrompt`, settings),
     shape,
-    options: regionOptions(place, region),
+    options: readRegionOptions(place, region),
   };
 }
 

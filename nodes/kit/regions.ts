@@ -3,9 +3,10 @@ import { readFile } from 'node:fs/promises';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { InvalidInputError, MissingInputError, MultiDiffusionError, propertyOf } from '../../engine/errors';
 import { decodeMask, encodeMask, isDataUri } from '../../engine/image/mask';
+import { regionOptions } from '../../engine/multidiffusion/regions';
 import { findShape, restMask, shapeMask, type Shape } from '../../engine/multidiffusion/shapes';
 import type { Region } from '../../engine/multidiffusion/types';
-import { REGION_OPTIONS, resolveOptions, type Values } from '../../engine/options';
+import { REGION_OPTIONS, type Values } from '../../engine/options';
 import type { Tensor } from '../../engine/tensor';
 import { existingFileInside } from './files';
 import { isObject, own, pick } from './message';
@@ -71,14 +72,8 @@ function ofShape(shape: unknown, source: unknown, place: string): Record<string,
  * A region's options, from the first source that has them.
  * @param place how to call the region in errors
  */
-export function regionOptions(place: string, ...sources: Array<Record<string, unknown>>): Values<typeof REGION_OPTIONS> {
-  const names = Object.keys(REGION_OPTIONS);
-  try {
-    return resolveOptions(REGION_OPTIONS, ...sources.map((source) => pick(source, names)));
-  } catch (error) {
-    if (error instanceof InvalidInputError) throw new InvalidInputError(`${place}.${error.property}`, error.value, error.allowed);
-    throw error;
-  }
+export function readRegionOptions(place: string, ...sources: Array<Record<string, unknown>>): Values<typeof REGION_OPTIONS> {
+  return regionOptions(place, ...sources.map((source) => pick(source, Object.keys(REGION_OPTIONS))));
 }
 
 /**

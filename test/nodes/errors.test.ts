@@ -21,6 +21,9 @@ const BAD: Array<[string, string, () => Message, string, RegExp]> = [
   ['a layout region with two places', 'encode', () => ({ payload: { regions: [{ prompt: 'a', box: [0, 0, 1, 1], rest: true }] } }), 'INVALID_INPUT', /only one/],
   ['a layout region that is no object', 'encode', () => ({ payload: { regions: [7] } }), 'INVALID_INPUT', /payload\.regions\[0\] is 7/],
   ['a layout region with a wrong option', 'encode', () => ({ payload: { regions: [{ prompt: 'a', box: [0, 0, 1, 1], weight: 'x' }] } }), 'INVALID_INPUT', /payload\.regions\[0\]\.weight is "x"/],
+  ['a layout region that ends before it starts', 'encode', () => ({ payload: { regions: [{ prompt: 'a', box: [0, 0, 1, 1], start: 0.5, end: 0.25 }] } }), 'INVALID_INPUT', /^payload\.regions\[0\]\.end is 0\.25; allowed: more than start, which is 0\.5/],
+  ['a region that ends before it starts', 'encodeRegion', () => ({ region: { start: 1 } }), 'INVALID_INPUT', /^region\.end is 1; allowed: more than start/],
+  ['a picture to start from that is null', 'encodePicture', () => ({ image: null }), 'MISSING_INPUT', /^image is missing/],
   ['a layout with a wrong file format', 'encode', () => ({ payload: { prompt: 'a', format: 'bmp' } }), 'INVALID_INPUT', /^payload\.format is "bmp"; allowed: one of png, jpeg, webp/],
   ['a layout with a wrong tile', 'encode', () => ({ payload: { prompt: 'a', tileSize: 1 } }), 'INVALID_INPUT', /^payload\.tileSize is 1; allowed: a whole number from 64/],
   ['a layout with wrong steps', 'encode', () => ({ payload: { prompt: 'a', steps: 'many' } }), 'INVALID_INPUT', /^payload\.steps is "many"/],
@@ -89,6 +92,7 @@ describe('bad input', function () {
       sampler('sampler', 'out'),
       decode,
       save,
+      { id: 'encodePicture', type: 'vae-encode', model: 'model', width: '', height: '', wires: [['out']] },
     ]);
   });
   after(stopFlow);
