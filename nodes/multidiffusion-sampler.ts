@@ -52,6 +52,8 @@ export = function (RED: NodeAPI): void {
         throw error;
       } finally {
         jobs.delete(job);
+        // The next one has begun already, and its first step may take a while.
+        jobs.forEach((other) => other.waits(false));
       }
     }
 

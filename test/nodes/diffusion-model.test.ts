@@ -113,6 +113,11 @@ describe('diffusion-model', function () {
     await flow.ok('encode', {});
     const said = statusesOf('sampler').map((text) => text.replace(/^\d.*/, 'step')).filter((text, i, all) => text !== all[i - 1]);
     assert.deepEqual(said, ['drawing', 'loading model', 'drawing', 'step', 'done', 'drawing', 'step', 'done']);
+    const before = flow.statuses.length;
+    for (const seed of [1, 2]) flow.send('encode', { seed });
+    for (const _ of [1, 2]) await flow.next();
+    const then = statusesOf('sampler').slice(-(flow.statuses.length - before)).map((text) => text.replace(/^\d.*/, 'step'));
+    assert.equal(then[then.indexOf('done') + 1], 'drawing', 'the second one, whose first step is still to come');
   });
 
   describe('loaded before the first message', () => {
