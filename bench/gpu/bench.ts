@@ -4,7 +4,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { openCheckpoint, sample, shapeMask, torchNoise, type Checkpoint, type CheckpointOptions, type Region, type Tensor } from '../../dist/engine';
+import { openCheckpoint, PAPER_OPTIONS, sample, shapeMask, torchNoise, type Checkpoint, type CheckpointOptions, type Region, type Tensor } from '../../dist/engine';
 
 const { values } = parseArgs({
   options: {
@@ -21,6 +21,7 @@ const { values } = parseArgs({
 });
 const RUNS = Number(values.runs);
 const BATCHES = [1, 2, 4, 8];
+const WORDS = ['a red sofa', 'a plant', 'a painting', 'a dog', 'a cat', 'a lamp'];
 const BOXES: Array<[number, number, number, number]> = [[0.05, 0.5, 0.3, 0.45], [0.35, 0.5, 0.3, 0.45], [0.65, 0.5, 0.3, 0.45], [0.05, 0.05, 0.3, 0.4], [0.35, 0.05, 0.3, 0.4], [0.65, 0.05, 0.3, 0.4]];
 
 const open = (provider: string, model = values.model): Promise<Checkpoint> =>
@@ -31,7 +32,7 @@ const rounded = (value: number, digits = 2): number => Number(value.toFixed(digi
 /** `count` rows of different noise under different words. */
 async function makeRows(checkpoint: Checkpoint, count: number, size: number) {
   const cells = size / checkpoint.facts.latentFactor;
-  const prompts = await checkpoint.encodePrompts(Array.from({ length: count }, (_, i) => ['a red sofa', 'a plant', 'a painting', 'a dog'][i % 4]));
+  const prompts = await checkpoint.encodePrompts(Array.from({ length: count }, (_, i) => WORDS[i % WORDS.length]));
   return prompts.map(({ embeddings }, i) => ({ latents: torchNoise(i, [1, checkpoint.facts.latentChannels, cells, cells]), embeddings }));
 }
 
@@ -68,13 +69,14 @@ async function compareWithCpu(checkpoint: Checkpoint, size: number, folder: stri
   }
 }
 
-/** Pictures of a background and some regions; the share of their time that is not spent in the UNet. */
+/** Pictures of a background and some regions, with the paper's settings as in reference.py; the share of their time that is not spent in the UNet. */
 async function measureSampler(checkpoint: Checkpoint, size: number, regionCount: number, runs: number) {
   const regions: Region[] = [];
-  for (const box of BOXES.slice(0, regionCount)) {
-    regions.push({ name: String(box), conditioning: await checkpoint.encodeConditioning('a red sofa'), mask: shapeMask({ box }) });
+  for (const [i, box] of BOXES.slice(0, regionCount).entries()) {
+    // Words of its own for each: regions of the same words would share rows.
+    regions.push({ name: String(box), conditioning: await checkpoint.encodeConditioning(WORDS[i]), mask: shapeMask({ box }) });
   }
-  const request = { background: await checkpoint.encodeConditioning('a living room'), regions, options: { steps: Number(values.steps), seed: 7, width: size, height: size } };
+  const request = { background: await checkpoint.encodeConditioning('a living room'), regions, options: { ...PAPER_OPTIONS, steps: Number(values.steps), seed: 7, width: size, height: size } };
   const totals: number[] = [];
   const shares: number[] = [];
   let latents: Tensor | undefined;

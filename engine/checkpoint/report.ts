@@ -46,7 +46,8 @@ export async function reportCheckpoint(checkpoint: Checkpoint, folder: string, o
   const before = checkpoint.unetMilliseconds;
   await checkpoint.predict([{ latents, embeddings }], 500, options);
   const unetMilliseconds = checkpoint.unetMilliseconds - before;
-  const image = await checkpoint.decode(addressedNoise(2, 'report', 0, [1, facts.latentChannels, 16, 16]), options);
+  // At the native size, too, which an export for one size alone takes, and by which memory is judged.
+  const image = await checkpoint.decode(latents, options);
   if (facts.canEncodeImages) await checkpoint.encodeImages([image], options);
 
   const width = embeddings.dims[2];

@@ -56,7 +56,7 @@ export function handleSteps(RED: NodeAPI, node: Node, work: (msg: Message, step:
       await loop.work((job) => work(msg, step, loop, job, task));
     } catch (error) {
       if (loop.signal.aborted) task.abandon('The job has ended.');
-      else if (task.signal.aborted) {
+      else if (task.cancelled) {
         loop.fail(new CancelledError(`${node.type} was removed or deployed anew while the step was in it.`));
         task.told = true; // by the sampler
       } else loop.fail(error as Error, true);

@@ -12,7 +12,10 @@ const CLOSED = 'The node was removed or deployed anew.';
 
 /** The work on one message. */
 export class Task {
-  private readonly controller = new AbortController();
+  /** Made when somebody asks for its signal, which most steps of a loop do not. */
+  private controller: AbortController | undefined;
+  /** Why the work is to end, once it is. */
+  cancelled: CancelledError | undefined;
   /** Nobody is left who could be told: the HTTP client has gone. */
   unheard = false;
   /** Another node has told Catch about the failure. */
@@ -26,12 +29,15 @@ export class Task {
   ) {}
 
   get signal(): AbortSignal {
+    this.controller ??= new AbortController();
+    if (this.cancelled) this.controller.abort(this.cancelled);
     return this.controller.signal;
   }
 
   /** Ends the work; the error CANCELLED goes to Catch. */
   cancel(reason: string): void {
-    this.controller.abort(new CancelledError(reason));
+    this.cancelled ??= new CancelledError(reason);
+    this.controller?.abort(this.cancelled);
   }
 
   /** Ends the work without a word. */
@@ -72,11 +78,11 @@ export function handleMessages(RED: NodeAPI, node: Node, work: (task: Task) => P
     let stopWatching = (): void => {};
     try {
       stopWatching = watchRequest(task);
-      task.signal.throwIfAborted();
+      if (task.cancelled) throw task.cancelled;
       await work(task);
     } catch (error) {
       failure = error instanceof Error ? error : new Error(String(error));
-      if (task.signal.aborted) failure = task.signal.reason as Error;
+      if (task.cancelled) failure = task.cancelled;
       if (failure instanceof CancelledError) status.idle('cancelled');
       else status.failed(failure);
     }
