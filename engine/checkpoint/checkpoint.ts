@@ -81,6 +81,7 @@ export async function openCheckpoint(folder: string, options: CheckpointOptions 
 
   const layout = await readLayout(folder);
   const facts = readFacts(layout, provider);
+  const nativeSize = Math.round(facts.nativeSize / facts.latentFactor);
   const models = [layout.textEncoder, layout.unet, layout.vaeDecoder, layout.vaeEncoder].filter((model) => model !== undefined);
   const stamps = await stampFolders([...models.map(({ path }) => dirname(path)), layout.tokenizerFolder, join(layout.folder, 'scheduler')]);
   const processes = new InferenceGroup(
@@ -96,8 +97,8 @@ export async function openCheckpoint(folder: string, options: CheckpointOptions 
       maxTokens: facts.maxTokens,
       latentChannels: facts.latentChannels,
       ...readVaeFacts(layout),
-      nativeSize: Math.round(facts.nativeSize / facts.latentFactor),
-      defaultTileSize: Math.max(SMALLEST_TILE, Math.round(facts.nativeSize / facts.latentFactor)),
+      nativeSize,
+      defaultTileSize: Math.max(SMALLEST_TILE, nativeSize),
       unetBytes: layout.unet.bytes,
       batchSize,
       memoryBudget,

@@ -80,8 +80,8 @@ export function describeStep(job: SamplingJob, id: string): WiredStep {
   const total = scheduler.timesteps.length;
   const { masks, bootstrapped } = weightsAt(job, index);
   const level = levelBefore(scheduler, index);
-  const plane = (data: Float32Array): Tensor<'float32'> => Tensor.float32(data, [1, grid.height, grid.width]);
-  const everywhere = (): Float32Array => new Float32Array(grid.height * grid.width).fill(1);
+  const plane = (data: Float32Array): Tensor<'float32'> => Tensor.float32(data.slice(), [1, grid.height, grid.width]);
+  const everywhere = new Float32Array(grid.height * grid.width).fill(1);
   return {
     job: id,
     index,
@@ -97,8 +97,8 @@ export function describeStep(job: SamplingJob, id: string): WiredStep {
       weight: p === 0 ? 1 : job.regions[p - 1].weight,
       guidanceScale,
       bootstrapped: bootstrapped[p],
-      mask: plane(p === 0 ? everywhere() : job.regions[p - 1].mask.soft.slice()),
-      weights: plane(masks[p].slice()),
+      mask: plane(p === 0 ? everywhere : job.regions[p - 1].mask.soft),
+      weights: plane(masks[p]),
     })),
   };
 }

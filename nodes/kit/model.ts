@@ -178,14 +178,16 @@ export class NodeModel {
 
   /** The diffusion-model itself loads, and reports what goes wrong. */
   private showLoadAtDeploy(node: Node): void {
+    const deployed = this.use?.atDeploy;
+    if (!deployed) return;
     const status = new Status(this.RED, node);
     const closed = new AbortController();
     node.on('close', () => {
       status.close();
       closed.abort();
     });
-    this.use?.atDeploy
-      ?.then(() => this.load(status, closed.signal))
+    deployed
+      .then(() => this.load(status, closed.signal))
       .catch((error) => (error instanceof CancelledError ? status.idle() : status.failed(error)));
   }
 

@@ -119,6 +119,7 @@ export function handleMessages(RED: NodeAPI, node: Node, work: (task: Task) => P
 
 /** What the promise gives; once the signal is aborted it is not waited for any longer. */
 export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  promise.catch(() => undefined); // it may fail when nobody waits any longer
   signal.throwIfAborted();
   let leave!: () => void;
   const aborted = new Promise<never>((_, reject) => {

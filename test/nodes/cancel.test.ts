@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { acquireCheckpoint } from '../../dist/engine';
+import { orAborted } from '../../dist/nodes/kit/tasks';
 import { closeModels, deploy, encode, getNode, model, sampler, startFlow, stopFlow, TINY, type Any, type Flow, type FlowNode, type Message } from './support/flow';
 
 const LONG = 800;
@@ -172,5 +174,27 @@ describe('cancelling', function () {
     for (const job of names) assert.equal(ends.get(job)?.length, 1, `${job}: ${String(ends.get(job))}`);
     const found = new Set([...ends.values()].flat());
     assert.ok(found.has('done') && found.has('INVALID_INPUT') && found.has('QUEUE_FULL'), [...found].join());
+  });
+});
+
+describe('work that nobody waits for any longer', () => {
+  it('may fail: that is no unhandled rejection, which would end Node-RED', async () => {
+    const unhandled: unknown[] = [];
+    const listeners = process.listeners('unhandledRejection');
+    process.removeAllListeners('unhandledRejection').on('unhandledRejection', (reason) => unhandled.push(reason));
+    try {
+      const early = Promise.reject(new Error('too late'));
+      await assert.rejects(orAborted(early, AbortSignal.abort(new Error('cancelled'))), /^Error: cancelled$/);
+      const control = new AbortController();
+      const late = orAborted(nextTurn().then(() => Promise.reject(new Error('too late'))), control.signal);
+      control.abort(new Error('cancelled'));
+      await assert.rejects(late, /^Error: cancelled$/);
+      await nextTurn();
+      await nextTurn();
+    } finally {
+      process.removeAllListeners('unhandledRejection');
+      for (const listener of listeners) process.on('unhandledRejection', listener);
+    }
+    assert.deepEqual(unhandled, []);
   });
 });
