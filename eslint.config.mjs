@@ -2,15 +2,32 @@ import tseslint from 'typescript-eslint';
 
 const globals = (names) => Object.fromEntries(names.split(' ').map((name) => [name, 'readonly']));
 const timers = 'setTimeout clearTimeout setInterval clearInterval';
-const node = globals(`require module process console Buffer __dirname fetch URL structuredClone performance AbortController ${timers}`);
-const browser = globals(`RED $ window document requestAnimationFrame getComputedStyle ResizeObserver Image FileReader ${timers}`);
+const node = globals(
+  `require module process console Buffer __dirname fetch URL structuredClone performance AbortController ${timers}`,
+);
+const browser = globals(
+  'RED $ window document requestAnimationFrame getComputedStyle ResizeObserver HTMLElement structuredClone ' +
+    `IntersectionObserver Image FileReader URL createImageBitmap ${timers}`,
+);
 
 export default tseslint.config(
-  { ignores: ['dist/', '.work/', 'models/', 'training/', 'test/output/', 'test/fixtures/', 'test/node-red-5/node_modules/'] },
+  {
+    ignores: [
+      'dist/',
+      '.work/',
+      'models/',
+      'training/',
+      'test/output/',
+      'test/fixtures/',
+      'test/node-red-5/node_modules/',
+      'test/dashboard/node_modules/',
+    ],
+  },
   ...tseslint.configs.recommended,
   { linterOptions: { reportUnusedDisableDirectives: 'off' } },
   {
     rules: {
+      'max-len': ['error', { code: 139, tabWidth: 2 }],
       eqeqeq: ['error', 'always', { null: 'ignore' }],
       'no-console': 'error',
       'no-constant-condition': 'error',

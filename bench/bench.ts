@@ -34,7 +34,11 @@ async function measureSampler() {
     const background = await checkpoint.encodeConditioning('a living room');
     const regions: Region[] = [];
     for (const [prompt, box] of prompts) {
-      regions.push({ name: prompt, conditioning: await checkpoint.encodeConditioning(prompt), mask: shapeMask({ box }) });
+      regions.push({
+        name: prompt,
+        conditioning: await checkpoint.encodeConditioning(prompt),
+        mask: shapeMask({ box }),
+      });
     }
     const request = (seed: number) => ({ background, regions, options: { ...PAPER_OPTIONS, steps: 25, seed } });
     await sample(checkpoint, request(7));
@@ -83,7 +87,12 @@ async function measureNodeRed() {
     histogram.disable();
     // The histogram holds the time between two looks, which is the resolution when nothing holds them up.
     const delay = (nanoseconds: number): number => rounded(Math.max(0, nanoseconds / 1e6 - RESOLUTION));
-    return { p50: delay(histogram.percentile(50)), p99: delay(histogram.percentile(99)), max: delay(histogram.max), millisecondsPerPicture: rounded(milliseconds, 0) };
+    return {
+      p50: delay(histogram.percentile(50)),
+      p99: delay(histogram.percentile(99)),
+      max: delay(histogram.max),
+      millisecondsPerPicture: rounded(milliseconds, 0),
+    };
   };
   const first = await delays(1);
   const following = await delays(RUNS);
@@ -97,16 +106,28 @@ async function measureNodeRed() {
     clones.push(performance.now() - started);
   }
   await nodeRed.stop();
-  return { eventLoopDelay: { first, following }, cloneMilliseconds: { median: rounded(median(clones)), max: rounded(Math.max(...clones)) } };
+  return {
+    eventLoopDelay: { first, following },
+    cloneMilliseconds: { median: rounded(median(clones)), max: rounded(Math.max(...clones)) },
+  };
 }
 
 function measureLoading() {
-  const times = Array.from({ length: RUNS }, () => Number(execFileSync(process.execPath, [path.join(__dirname, 'load-nodes.js')], { encoding: 'utf8' }).trim().split('\n').at(-1)));
+  const times = Array.from({ length: RUNS }, () =>
+    Number(
+      execFileSync(process.execPath, [path.join(__dirname, 'load-nodes.js')], { encoding: 'utf8' })
+        .trim()
+        .split('\n')
+        .at(-1),
+    ),
+  );
   return { medianMilliseconds: rounded(median(times), 0), maxMilliseconds: rounded(Math.max(...times), 0) };
 }
 
 function machine() {
-  const { version } = JSON.parse(fs.readFileSync(require.resolve('onnxruntime-node/package.json'), 'utf8')) as { version: string };
+  const { version } = JSON.parse(fs.readFileSync(require.resolve('onnxruntime-node/package.json'), 'utf8')) as {
+    version: string;
+  };
   const [{ model }] = os.cpus();
   return {
     cpu: model,
@@ -120,21 +141,60 @@ function machine() {
 }
 
 async function main(): Promise<void> {
-  const results = { machine: machine(), model: path.basename(MODEL), sampler: await measureSampler(), nodeRed: await measureNodeRed(), wiredLoop: await measureWiredLoop(MODEL, RUNS), loading: measureLoading() };
+  const results = {
+    machine: machine(),
+    model: path.basename(MODEL),
+    sampler: await measureSampler(),
+    nodeRed: await measureNodeRed(),
+    wiredLoop: await measureWiredLoop(MODEL, RUNS),
+    loading: measureLoading(),
+  };
   if (options.json) return console.log(JSON.stringify(results, null, 2));
 
   const { sampler, nodeRed, wiredLoop, loading } = results;
   const { first, following } = nodeRed.eventLoopDelay;
   const lines: Array<[string, string, string]> = [
     ['sampler: share of its time outside UNet runs', `${sampler.outsideUnetPercent} %`, '≤ 5 %'],
-    ['sampler: UNet rows, of the reference program\'s', `${sampler.unetRows} of ${sampler.referenceRows} (${sampler.rowShare})`, '≤ 0.72'],
-    ['sampler: 3 regions and background, 25 steps', `${sampler.milliseconds} ms, ${sampler.millisecondsPerRow} ms a row`, ''],
-    ['event loop delay, first picture: p50, p99, max', `${first.p50}, ${first.p99}, ${first.max} ms`, 'p99 ≤ 20, max ≤ 60 ms'],
-    ['event loop delay, following ones: p50, p99, max', `${following.p50}, ${following.p99}, ${following.max} ms`, 'p99 ≤ 20, max ≤ 60 ms'],
-    ['whole flow: first picture, following ones', `${first.millisecondsPerPicture}, ${following.millisecondsPerPicture} ms`, ''],
-    ['wired steps: what the loop adds', `${wiredLoop.costPercent} % (${wiredLoop.addedPerStepMilliseconds} ms a step)`, '≤ 3 %'],
-    ['clone of a message with a 3×512×512 tensor', `${nodeRed.cloneMilliseconds.median} ms (at most ${nodeRed.cloneMilliseconds.max})`, '≤ 2 ms'],
-    ['loading all nodes into Node-RED', `${loading.medianMilliseconds} ms (at most ${loading.maxMilliseconds})`, '≤ 200 ms'],
+    [
+      "sampler: UNet rows, of the reference program's",
+      `${sampler.unetRows} of ${sampler.referenceRows} (${sampler.rowShare})`,
+      '≤ 0.72',
+    ],
+    [
+      'sampler: 3 regions and background, 25 steps',
+      `${sampler.milliseconds} ms, ${sampler.millisecondsPerRow} ms a row`,
+      '',
+    ],
+    [
+      'event loop delay, first picture: p50, p99, max',
+      `${first.p50}, ${first.p99}, ${first.max} ms`,
+      'p99 ≤ 20, max ≤ 60 ms',
+    ],
+    [
+      'event loop delay, following ones: p50, p99, max',
+      `${following.p50}, ${following.p99}, ${following.max} ms`,
+      'p99 ≤ 20, max ≤ 60 ms',
+    ],
+    [
+      'whole flow: first picture, following ones',
+      `${first.millisecondsPerPicture}, ${following.millisecondsPerPicture} ms`,
+      '',
+    ],
+    [
+      'wired steps: what the loop adds',
+      `${wiredLoop.costPercent} % (${wiredLoop.addedPerStepMilliseconds} ms a step)`,
+      '≤ 3 %',
+    ],
+    [
+      'clone of a message with a 3×512×512 tensor',
+      `${nodeRed.cloneMilliseconds.median} ms (at most ${nodeRed.cloneMilliseconds.max})`,
+      '≤ 2 ms',
+    ],
+    [
+      'loading all nodes into Node-RED',
+      `${loading.medianMilliseconds} ms (at most ${loading.maxMilliseconds})`,
+      '≤ 200 ms',
+    ],
   ];
   for (const [key, value] of Object.entries(results.machine)) console.log(`${key}: ${value}`);
   console.log();

@@ -7,14 +7,23 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { CancelledError, type Checkpoint, openCheckpoint, SAMPLER_OPTIONS, type SamplerOptions } from '../dist/engine';
-import { physicalCores } from '../dist/engine/checkpoint/cores';
-import { resizeImage } from '../dist/engine/image/resize';
-import { CHANGED, changedPixels, cropForJudge, FILL, overlaps, type Picture } from './evaluate/geometry';
-import { type Judge, JUDGED_SIZE, openJudge } from './evaluate/judge';
-import { type Layout, makeLayouts } from './evaluate/layouts';
-import { draw, hashModel, hashSampler, keepPicture, loadPicture, pictureFile, type Settings } from './evaluate/painter';
-import { betterThanDefault, putTable, type Row, type Seen, summarise, toTable } from './evaluate/report';
+import { CancelledError, openCheckpoint, SAMPLER_OPTIONS, type SamplerOptions } from '../dist/engine';
+import { physicalCores } from '../dist/engine/cpu';
+import { Gallery, type Looked, type Task } from './evaluate/gallery';
+import { CHANGED, FILL } from './evaluate/geometry';
+import { openJudge } from './evaluate/judge';
+import { makeLayouts, SMALL } from './evaluate/layouts';
+import { hashSampler, type Settings } from './evaluate/painter';
+import {
+  betterThanDefault,
+  type Pair,
+  putTable,
+  type Row,
+  SMALL_BOXES,
+  summarise,
+  toPairs,
+  toTable,
+} from './evaluate/report';
 import { makeSheet, type SheetColumn } from './evaluate/sheet';
 import { chooseStrategies, isDefault, SCENE_ALONE, type Strategy } from './evaluate/strategies';
 
@@ -28,15 +37,29 @@ const USAGE = `Usage: npm run evaluate [-- OPTIONS]
   --guidance X       guidance scale (default: ${SAMPLER_OPTIONS.guidanceScale.default})
   --scheduler NAME   (default: the checkpoint's)
   --model FOLDER     the checkpoint (default: the bundled one)
+  --before FOLDER    another checkpoint, such as the one before a training: the defaults with both, side by side, in before-after.md and
+                     before-after.png
   --judge FOLDER     with judge.onnx and labels.json (default: training/judge)
   --minutes M        stop drawing after this long and report what there is
   --workers N        pictures that are drawn at a time (default: one a core)
-  --out DIR          where pictures, sheets and figures go (default: .work/evaluation); pictures that lie there are not drawn again
+  --out DIR          where pictures, sheets and figures go (default: .work/evaluation); pictures that lie there
+                     are not drawn again
   --json             figures as JSON on stdout
-  --write            put the table into README.md and docs/evaluation.md, all figures into docs/evaluation.json and the sheet into docs/images/evaluation.png`;
+  --write            put the table into README.md and docs/evaluation.md, all figures into docs/evaluation.json
+                     and the sheet into docs/images/evaluation.png`;
 
 const SHOWN_LAYOUTS = 9;
-const SHOWN_STRATEGIES = ['plain', 'none', 'paper', '60%', 'centred', 'centred+40%', 'centred+60%', 'centred+80%', 'growing'];
+const SHOWN_STRATEGIES = [
+  'plain',
+  'none',
+  'paper',
+  '60%',
+  'centred',
+  'centred+40%',
+  'centred+60%',
+  'centred+80%',
+  'growing',
+];
 
 const { values: cli } = parseArgs({
   options: {
@@ -47,6 +70,7 @@ const { values: cli } = parseArgs({
     guidance: { type: 'string', default: String(SAMPLER_OPTIONS.guidanceScale.default) },
     scheduler: { type: 'string', default: SAMPLER_OPTIONS.scheduler.default },
     model: { type: 'string', default: path.join(root, 'models', 'pocket') },
+    before: { type: 'string' },
     judge: { type: 'string', default: path.join(root, 'training', 'judge') },
     minutes: { type: 'string' },
     workers: { type: 'string', default: String(physicalCores()) },
@@ -68,12 +92,19 @@ function positive(name: 'guidance' | 'minutes'): number {
 
 function whole(name: 'layouts' | 'first' | 'steps' | 'workers', least = 1): number {
   const value = Number(cli[name]);
-  if (!Number.isInteger(value) || value < least) throw new Error(`--${name} is ${cli[name]}; it should be a whole number, ${least} or more.`);
+  if (!Number.isInteger(value) || value < least)
+    throw new Error(`--${name} is ${cli[name]}; it should be a whole number, ${least} or more.`);
   return value;
 }
 
-/** Draws what isn't there yet: the backgrounds first, then one strategy after the other. */
-async function drawAll(model: string, threads: number, workers: number, tasks: Array<(checkpoint: Checkpoint) => Promise<void>>, stop: AbortController): Promise<number> {
+/** Draws what isn't there yet; returns the seconds a picture took. */
+async function drawAll(
+  model: string,
+  threads: number,
+  workers: number,
+  tasks: Task[],
+  stop: AbortController,
+): Promise<number> {
   if (tasks.length === 0) return NaN;
   const started = performance.now();
   let [next, done] = [0, 0];
@@ -85,7 +116,10 @@ async function drawAll(model: string, threads: number, workers: number, tasks: A
         done++;
         const seconds = (performance.now() - started) / 1000;
         if (done % 10 === 0 || done === tasks.length) {
-          console.error(`${done} of ${tasks.length} pictures, ${(seconds / done).toFixed(2)} s each, ${Math.ceil(((tasks.length - done) * seconds) / done / 60)} min left`);
+          console.error(
+            `${done} of ${tasks.length} pictures, ${(seconds / done).toFixed(2)} s each, ` +
+              `${Math.ceil(((tasks.length - done) * seconds) / done / 60)} min left`,
+          );
         }
       }
     } catch (error) {
@@ -101,93 +135,109 @@ async function drawAll(model: string, threads: number, workers: number, tasks: A
   return (performance.now() - started) / 1000 / done;
 }
 
-/** What is in the regions of a strategy's pictures. */
-async function look(judge: Judge, layouts: Layout[], pictures: Map<number, Picture>, scenes: Map<number, Picture>): Promise<Seen> {
-  const seen: Seen = new Map();
-  for (const { index, objects, place } of layouts) {
-    const [picture, scene] = [pictures.get(index), scenes.get(index)];
-    if (!picture || !scene) continue;
-    const boxes = objects.map(({ box }) => box);
-    const names = await judge.name('object', boxes.map((box) => cropForJudge(picture, scene, box, boxes.filter((other) => other !== box), JUDGED_SIZE)));
-    const [whole] = await judge.name('scene', [resizeImage(picture, JUDGED_SIZE, JUDGED_SIZE)]);
-    const fits = overlaps(changedPixels(picture, scene), boxes, picture);
-    const regions = objects.map(({ name }, i) => ({ asked: name, seen: names[i], ...fits[i] }));
-    seen.set(index, { regions, scene: whole === place });
-  }
-  return seen;
-}
-
 async function main(): Promise<void> {
   if (cli.help) return console.log(USAGE);
   const layouts = makeLayouts(whole('layouts'), whole('first', 0));
+  const smallLayouts = makeLayouts(layouts.length, layouts[0].index, SMALL);
   const strategies = chooseStrategies(cli.strategies);
   const [model, judgeFolder, out] = [cli.model, cli.judge, cli.out].map(resolve);
-  const settings: Settings = { steps: whole('steps'), guidanceScale: positive('guidance'), scheduler: cli.scheduler as SamplerOptions['scheduler'] };
+  const settings: Settings = {
+    steps: whole('steps'),
+    guidanceScale: positive('guidance'),
+    scheduler: cli.scheduler as SamplerOptions['scheduler'],
+  };
   const workers = whole('workers');
   const judge = await openJudge(judgeFolder, physicalCores());
-  const modelHash = hashModel(model);
-  const state = `${modelHash} ${hashSampler(path.join(root, 'dist', 'engine'))}`;
 
   const stop = new AbortController();
   process.once('SIGINT', () => stop.abort());
   if (cli.minutes) setTimeout(() => stop.abort(), positive('minutes') * 60_000).unref();
 
-  const fileOf = (layout: Layout, strategy: Strategy): string => pictureFile(path.join(out, 'pictures'), state, settings, layout, strategy);
-  // A picture is compared with the background as drawn with the same guidance.
-  const sceneOf = ({ options: { guidanceScale } }: Strategy): Strategy =>
-    guidanceScale === undefined || guidanceScale === settings.guidanceScale ? SCENE_ALONE : { ...SCENE_ALONE, options: { guidanceScale } };
-  const backgrounds = [...new Map(strategies.map(sceneOf).map((scene) => [scene.options.guidanceScale, scene])).values()];
-  const tasks = [...backgrounds, ...strategies].flatMap((strategy) =>
-    layouts
-      .map((layout) => ({ layout, file: fileOf(layout, strategy) }))
-      .filter(({ file }) => !fs.existsSync(file))
-      .map(({ layout, file }) => async (checkpoint: Checkpoint) => {
-        const onScene = strategy.options.bootstrappingBackground === 'image';
-        // With few layouts, another worker may still be at the background.
-        const scene = onScene ? ((await loadPicture(fileOf(layout, sceneOf(strategy)))) ?? (await draw(checkpoint, settings, layout, sceneOf(strategy)))) : undefined;
-        await keepPicture(file, await draw(checkpoint, settings, layout, strategy, scene, stop.signal));
-      }),
-  );
-  const secondsPerPicture = await drawAll(model, Math.max(1, Math.floor(physicalCores() / workers)), workers, tasks, stop);
+  const sampler = hashSampler(path.join(root, 'dist', 'engine'));
+  const galleryOf = (folder: string): Gallery => new Gallery(folder, out, sampler, settings, stop.signal);
+  const drawWith = (folder: string, tasks: Task[]): Promise<number> =>
+    drawAll(folder, Math.max(1, Math.floor(physicalCores() / workers)), workers, tasks, stop);
 
-  const load = async (strategy: Strategy): Promise<Map<number, Picture>> => {
-    const pictures = new Map<number, Picture>();
-    for (const layout of layouts) {
-      const picture = await loadPicture(fileOf(layout, strategy));
-      if (picture) pictures.set(layout.index, picture);
-    }
-    return pictures;
-  };
-  const columns: Array<SheetColumn & { strategy: Strategy; seen: Seen }> = [];
+  const gallery = galleryOf(model);
+  const byDefault = strategies.find((strategy) => isDefault(strategy, settings.guidanceScale));
+  const secondsPerPicture = await drawWith(model, [
+    ...gallery.missing(strategies, layouts),
+    ...(byDefault ? gallery.missing([byDefault], smallLayouts) : []),
+  ]);
+
+  const columns: Array<SheetColumn & Looked & { strategy: Strategy }> = [];
   for (const strategy of [SCENE_ALONE, ...strategies]) {
-    const pictures = await load(strategy);
-    const seen = await look(judge, layouts, pictures, await load(sceneOf(strategy)));
-    if (seen.size) columns.push({ strategy, title: strategy.name, pictures, seen });
+    const looked = await gallery.look(judge, strategy, layouts);
+    if (looked.seen.size) columns.push({ strategy, title: strategy.name, ...looked });
   }
-  const reference = columns.find(({ strategy }) => isDefault(strategy, settings.guidanceScale));
-  const rows: Row[] = columns.map((column) => summarise(column.strategy, column === reference, column.seen, column === reference ? undefined : reference?.seen));
+  const reference = columns.find(({ strategy }) => strategy === byDefault);
+  const rows: Row[] = columns.map((column) =>
+    summarise(column.strategy, column === reference, column.seen, column === reference ? undefined : reference?.seen),
+  );
+  const small = byDefault && { title: 'small boxes', ...(await gallery.look(judge, byDefault, smallLayouts)) };
+  const smallRow = small?.seen.size ? summarise(byDefault!, true, small.seen) : undefined;
   const results = {
-    model: { name: path.basename(model), sha256: modelHash },
-    judge: { sha256: createHash('sha256').update(fs.readFileSync(path.join(judgeFolder, 'judge.onnx'))).digest('hex') },
+    model: { name: path.basename(model), sha256: gallery.hash },
+    judge: {
+      sha256: createHash('sha256')
+        .update(fs.readFileSync(path.join(judgeFolder, 'judge.onnx')))
+        .digest('hex'),
+    },
     settings,
     measures: { changedFrom: CHANGED, boxFillsOfCrop: FILL },
     layouts: layouts.length,
     cpu: `${os.cpus()[0].model}, ${physicalCores()} cores`,
     ...(Number.isFinite(secondsPerPicture) && { secondsPerPicture: Number(secondsPerPicture.toFixed(2)) }),
     strategies: rows,
+    ...(smallRow && { smallBoxes: smallRow }),
   };
 
   fs.mkdirSync(out, { recursive: true });
-  const table = toTable(rows);
+  const table = toTable(rows, smallRow);
   const shown = SHOWN_STRATEGIES.flatMap((name) => columns.filter(({ title }) => title === name));
   const sheets: Array<[string, Buffer]> = [
     ['sheet.png', await makeSheet(layouts, columns, { tile: 128 })],
     ['evaluation.png', await makeSheet(layouts.slice(0, SHOWN_LAYOUTS), shown, { tile: 112, palette: true })],
+    ...(small?.seen.size
+      ? [['small-boxes.png', await makeSheet(smallLayouts, [small], { tile: 128 })] satisfies [string, Buffer]]
+      : []),
   ];
   for (const [name, bytes] of sheets) fs.writeFileSync(path.join(out, name), bytes);
   const json = `${JSON.stringify(results, null, 2)}\n`;
   fs.writeFileSync(path.join(out, 'evaluation.json'), json);
   fs.writeFileSync(path.join(out, 'table.md'), `${table}\n`);
+  if (cli.before) {
+    if (!byDefault) throw new Error('--before needs the default strategy among --strategies.');
+    const before = galleryOf(resolve(cli.before));
+    await drawWith(
+      before.model,
+      [layouts, smallLayouts].flatMap((of) => before.missing([byDefault], of)),
+    );
+    const pairs: Pair[] = [];
+    for (const [title, of] of [
+      ['boxes of a quarter to three fifths', layouts],
+      [SMALL_BOXES, smallLayouts],
+    ] as const) {
+      const [old, now] = [await before.look(judge, byDefault, of), await gallery.look(judge, byDefault, of)];
+      const sheet = await makeSheet(
+        of,
+        [
+          { title: 'before', ...old },
+          { title: 'after', ...now },
+        ],
+        { tile: 128 },
+      );
+      fs.writeFileSync(path.join(out, of === layouts ? 'before-after.png' : 'before-after-small.png'), sheet);
+      pairs.push({
+        title,
+        before: summarise(byDefault, true, old.seen),
+        after: summarise(byDefault, false, now.seen, old.seen),
+      });
+    }
+    const beside = toPairs(pairs);
+    fs.writeFileSync(path.join(out, 'before-after.md'), `${beside}\n`);
+    console.error(beside);
+  }
   if (cli.write) {
     for (const name of ['README.md', path.join('docs', 'evaluation.md')]) {
       const file = path.join(root, name);

@@ -6,7 +6,8 @@
  *   --http N      HTTP clients (default 200)
  *   --mqtt N      MQTT clients (default 100)
  *   --jobs N      jobs of each client, one after the other (default 3)
- *   --greedy N    HTTP clients among them that ask for all they want as fast as they can, 16 jobs at a time, until half of the others have all theirs (default 1)
+ *   --greedy N    HTTP clients among them that ask for all they want as fast as they can, 16 jobs at a time, until
+ *                 half of the others have all theirs (default 1)
  *   --seconds N   no new jobs after this time (default 120)
  *   --model DIR   checkpoint (default: the tests' tiny one)
  *   --queue N     queueLimit (default 32)
@@ -38,8 +39,15 @@ const { values } = parseArgs({
     json: { type: 'boolean', default: false },
   },
 });
-const number = (name: 'http' | 'mqtt' | 'jobs' | 'greedy' | 'seconds' | 'queue' | 'kills'): number => Number(values[name]);
-const LAYOUT = { prompt: 'a living room', width: 64, height: 64, steps: 1, regions: [{ prompt: 'a sofa', box: [0.05, 0.3, 0.9, 0.7] }] };
+const number = (name: 'http' | 'mqtt' | 'jobs' | 'greedy' | 'seconds' | 'queue' | 'kills'): number =>
+  Number(values[name]);
+const LAYOUT = {
+  prompt: 'a living room',
+  width: 64,
+  height: 64,
+  steps: 1,
+  regions: [{ prompt: 'a sofa', box: [0.05, 0.3, 0.9, 0.7] }],
+};
 const ANSWER_MS = 120_000;
 const GREED = 16;
 
@@ -88,12 +96,29 @@ async function askAll(client: Client, ask: () => Promise<Answer>, end: number, o
 function overHttp(url: string, agent: http.Agent, client: Client): () => Promise<Answer> {
   return () =>
     new Promise((resolve) => {
-      const request = http.request(`${url}/multidiffusion`, { method: 'POST', agent, timeout: ANSWER_MS, headers: { 'content-type': 'application/json', authorization: `Bearer ${client.name}` } }, (response) => {
-        const parts: Buffer[] = [];
-        response.on('data', (part: Buffer) => parts.push(part));
-        response.once('end', () => resolve(response.statusCode === 200 ? 'done' : response.statusCode === 503 ? 'refused' : { failed: `HTTP ${response.statusCode}: ${Buffer.concat(parts).toString('utf8', 0, 200)}` }));
-        response.once('error', (error) => resolve({ lost: `in the middle of the answer: ${error.message}` }));
-      });
+      const request = http.request(
+        `${url}/multidiffusion`,
+        {
+          method: 'POST',
+          agent,
+          timeout: ANSWER_MS,
+          headers: { 'content-type': 'application/json', authorization: `Bearer ${client.name}` },
+        },
+        (response) => {
+          const parts: Buffer[] = [];
+          response.on('data', (part: Buffer) => parts.push(part));
+          response.once('end', () =>
+            resolve(
+              response.statusCode === 200
+                ? 'done'
+                : response.statusCode === 503
+                  ? 'refused'
+                  : { failed: `HTTP ${response.statusCode}: ${Buffer.concat(parts).toString('utf8', 0, 200)}` },
+            ),
+          );
+          response.once('error', (error) => resolve({ lost: `in the middle of the answer: ${error.message}` }));
+        },
+      );
       request.once('timeout', () => request.destroy(new Error('no answer in time')));
       request.once('error', (error) => resolve({ lost: `HTTP: ${error.message}` }));
       request.end(JSON.stringify(LAYOUT));
@@ -114,7 +139,11 @@ function overMqtt(connection: mqtt.MqttClient, client: Client): () => Promise<An
   return async () => {
     const topic = `answers/${client.name}/${count++}`;
     const answer = new Promise<Answer>((resolve) => waiting.set(topic, resolve));
-    await connection.publishAsync(`multidiffusion/layout/${client.name}`, JSON.stringify({ ...LAYOUT, answer: topic }), { qos: 1 });
+    await connection.publishAsync(
+      `multidiffusion/layout/${client.name}`,
+      JSON.stringify({ ...LAYOUT, answer: topic }),
+      { qos: 1 },
+    );
     return Promise.race([answer, sleep<Answer>(ANSWER_MS, { lost: 'MQTT: no answer in time' }, { ref: false })]);
   };
 }
@@ -125,19 +154,34 @@ function mqttFlow(port: number) {
   Object.assign(flow.find(({ type }) => type === 'mqtt-broker')!, { broker: '127.0.0.1', port });
   const input = flow.find(({ type }) => type === 'mqtt in')!;
   const id = 'feedfacefeedface';
-  flow.push({ id, type: 'function', z: input.z, x: 0, y: 0, outputs: 1, libs: [], func: 'msg.responseTopic = msg.payload.answer; return msg;', wires: input.wires });
+  flow.push({
+    id,
+    type: 'function',
+    z: input.z,
+    x: 0,
+    y: 0,
+    outputs: 1,
+    libs: [],
+    func: 'msg.responseTopic = msg.payload.answer; return msg;',
+    wires: input.wires,
+  });
   input.wires = [[id]];
   return flow;
 }
 
-const SETTINGS = { 'diffusion-model.checkpoint': 'folder', 'diffusion-model.folder': values.model, 'diffusion-model.provider': 'cpu', 'multidiffusion-sampler.bootstrapping': 0 };
+const SETTINGS = {
+  'diffusion-model.checkpoint': 'folder',
+  'diffusion-model.folder': values.model,
+  'diffusion-model.provider': 'cpu',
+  'multidiffusion-sampler.bootstrapping': 0,
+};
 
 async function killAtTimes(times: number, over: () => boolean): Promise<number> {
   let killed = 0;
   for (; killed < times && !over(); killed++) {
     await sleep(1000 + Math.random() * 2000);
     const lease = acquireCheckpoint(values.model, { provider: 'cpu' });
-    const { pid } = await lease.checkpoint;
+    const { pid } = await lease.get();
     lease.release();
     if (pid) process.kill(pid, 'SIGKILL');
   }
@@ -149,12 +193,22 @@ async function main(): Promise<void> {
   if (!broker) throw new Error('No port is free for the broker.');
   const names = Array.from({ length: number('http') }, (_, i) => `http-${i}`);
   process.env.MULTIDIFFUSION_TOKENS = names.map((name) => `${name}=${name}`).join(',');
-  const nodeRed = await startNodeRed({ onLog: () => {}, settings: { multidiffusion: { queueLimit: number('queue') } } });
-  const flow = [...applySettings(readFlow(path.join(root, 'examples/06-http.json')), SETTINGS).flow, ...mqttFlow(broker.port)];
+  const nodeRed = await startNodeRed({
+    onLog: () => {},
+    settings: { multidiffusion: { queueLimit: number('queue') } },
+  });
+  const flow = [
+    ...applySettings(readFlow(path.join(root, 'examples/06-http.json')), SETTINGS).flow,
+    ...mqttFlow(broker.port),
+  ];
   await nodeRed.deploy(flow);
   // What is published before the flow has subscribed is nobody's.
   const brokerId = flow.find(({ type }) => type === 'mqtt-broker')!.id;
-  while (Object.keys(nodeRed.RED.nodes.getNode(brokerId).subscriptions).length === 0 || !nodeRed.RED.nodes.getNode(brokerId).connected) await sleep(20);
+  while (
+    Object.keys(nodeRed.RED.nodes.getNode(brokerId).subscriptions).length === 0 ||
+    !nodeRed.RED.nodes.getNode(brokerId).connected
+  )
+    await sleep(20);
   const agent = new http.Agent({ maxSockets: Infinity });
   await overHttp(nodeRed.url, agent, new Client(names[0]!))(); // loads the model
 
@@ -222,12 +276,22 @@ function report(clients: Client[], seconds: number, p99: number, max: number, ki
   };
   for (const reason of new Set(clients.flatMap(({ failed, lost }) => [...failed, ...lost]))) console.error(reason);
   if (values.json) return console.log(JSON.stringify(figures, null, 2));
-  for (const [name, value] of Object.entries(figures)) console.log(`${name.padEnd(30)}${typeof value === 'object' ? Object.entries(value).map(([key, part]) => `${key} ${part}`).join(', ') : value}`);
+  for (const [name, value] of Object.entries(figures))
+    console.log(
+      `${name.padEnd(30)}${
+        typeof value === 'object'
+          ? Object.entries(value)
+              .map(([key, part]) => `${key} ${part}`)
+              .join(', ')
+          : value
+      }`,
+    );
 }
 
 function spread(values: number[]): Record<'least' | 'median' | 'p95' | 'most', number> {
   values.sort((a, b) => a - b);
-  const at = (share: number): number => Math.round(values[Math.min(values.length - 1, Math.floor(values.length * share))] ?? 0);
+  const at = (share: number): number =>
+    Math.round(values[Math.min(values.length - 1, Math.floor(values.length * share))] ?? 0);
   return { least: at(0), median: at(0.5), p95: at(0.95), most: at(1) };
 }
 

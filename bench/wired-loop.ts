@@ -37,7 +37,11 @@ export async function measureWiredLoop(model: string, runs: number) {
         steps = generation.steps;
       }
     }
-    const [builtIn, wired] = MODES.map((mode) => ({ milliseconds: median(measured[mode].sample), outsideModel: median(measured[mode].outside), processor: median(measured[mode].processor) }));
+    const [builtIn, wired] = MODES.map((mode) => ({
+      milliseconds: median(measured[mode].sample),
+      outsideModel: median(measured[mode].outside),
+      processor: median(measured[mode].processor),
+    }));
     const added = wired.outsideModel - builtIn.outsideModel;
     return {
       builtInMilliseconds: builtIn.milliseconds,

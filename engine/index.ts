@@ -3,34 +3,44 @@ export * from './errors';
 export * from './tensor';
 export * from './options';
 export * from './model';
-export * from './jobs';
-export * from './multidiffusion/types';
+export * from './queue/queue';
+export * from './types';
 export { addressedNoise, torchNoise } from './noise';
 export { createScheduler, withScheduler } from './schedulers';
 export type { Scheduler, SchedulerConfig, PredictionType, StepNoise } from './schedulers/scheduler';
 export { Checkpoint, openCheckpoint } from './checkpoint/checkpoint';
-export type { CheckpointOptions, DecodeOptions, EncodedPrompt, ProcessState, ProcessStatus } from './checkpoint/checkpoint';
-export { fetchRepository, findRepository } from './checkpoint/hub';
-export type { HubProgress, HubRequest } from './checkpoint/hub';
+export type {
+  CheckpointOptions,
+  DecodeOptions,
+  EncodedPrompt,
+  ProcessState,
+  ProcessStatus,
+} from './checkpoint/checkpoint';
+export { fetchRepository, findRepository } from './hub/hub';
+export type { HubProgress, HubRequest } from './hub/hub';
 export { reportCheckpoint } from './checkpoint/report';
 export type { CheckpointReport } from './checkpoint/report';
 export { acquireCheckpoint, closeUnusedCheckpoints } from './checkpoint/pool';
-export type { CheckpointLease, LeaseOptions } from './checkpoint/pool';
-export { sample, takeStep } from './multidiffusion/sample';
+export type { CheckpointEvents, CheckpointSource, CheckpointUse, UseOptions } from './checkpoint/pool';
+export { begin, sample, takeStep } from './multidiffusion/sample';
 export type { SampleResult } from './multidiffusion/sample';
-export { createJob } from './multidiffusion/prepare';
-export type { Progress, SampleRequest, SamplingJob, Timings } from './multidiffusion/job';
-export { prepareInputs } from './multidiffusion/bootstrap';
+export type { Plan, Progress, SampleRequest } from './multidiffusion/plan';
+export type { State, Timings } from './multidiffusion/state';
+export { withBootstrapping, withFusion } from './multidiffusion/strategy';
+export type { Bootstrapping, Fusion, Strategy } from './multidiffusion/strategy';
+export { prepareBackgrounds, prepareInputs } from './multidiffusion/bootstrap';
 export type { StepInput } from './multidiffusion/bootstrap';
 export { predictNoise } from './multidiffusion/guidance';
 export { fuse } from './multidiffusion/fusion';
 export type { Prediction } from './multidiffusion/fusion';
-export { checkShape, findShape, restMask, shapeMask } from './multidiffusion/shapes';
-export type { Box, Point, Shape } from './multidiffusion/shapes';
+export { checkShape, findShape, restMask, shapeMask } from './regions/shapes';
+export type { Box, Point, Shape } from './regions/shapes';
 export { latentColours, previewImage } from './multidiffusion/colours';
 export type { LatentColours } from './multidiffusion/colours';
 export { readPicture } from './image/picture';
 export { encodeImage } from './image/encode';
 export type { EncodeOptions, ImageFormat } from './image/encode';
-export { readGeneration } from './image/metadata';
+export { readRecipe } from './image/metadata';
+/** What readRecipe was called in 0.1.0. */
+export { readRecipe as readGeneration } from './image/metadata';
 export type { Recipe, RecipeRegion } from './image/recipe';

@@ -11,13 +11,24 @@ export interface UNetRow {
   latents: Tensor<'float32'>;
   /** [1, L, D]. The same Tensor object over a whole job, so that it crosses to the inference process once. */
   embeddings: Tensor;
-  /** For distilled models that take the guidance scale as an input (timestep_cond). */
+  /** [1, P], of models that take one embedding for the whole text besides. */
+  pooled?: Tensor;
+  /** For distilled models that take the guidance scale as an input (timestep_cond, guidance). */
   guidanceScale?: number;
+  /**
+   * What models with micro-conditioning are told of the picture: original height and width, top and left of the
+   * crop, target height and width (or, of a refiner, a score instead).
+   */
+  timeIds?: number[];
 }
 
 export interface CallOptions {
   signal?: AbortSignal;
 }
+
+/** What a refiner is told of the picture's quality, and of the negative prompt's (diffusers' defaults). */
+export const AESTHETIC_SCORE = 6;
+export const NEGATIVE_AESTHETIC_SCORE = 2.5;
 
 /** Facts read from the checkpoint's files. */
 export interface ModelFacts {
@@ -44,6 +55,20 @@ export interface ModelFacts {
   canEncodeImages: boolean;
   /** Where it runs: 'cpu', 'cuda', and why. */
   provider: string;
+  /** 'sdxl', 'sd3' or 'flux'; nothing for Stable Diffusion 1 and 2 and their kin. */
+  family?: string;
+  /** Whether negative prompts act by trueGuidanceScale alone, and guidanceScale is at most an input (FLUX.1). */
+  trueGuidance?: boolean;
+  /** What an absent negative prompt is: an empty text (default), zeros, or no unconditional row. */
+  absentNegative?: 'empty' | 'zeros' | 'none';
+  /** How many sizes the model is told with each row: 6, or 5 of a refiner; nothing for models without micro-conditioning. */
+  timeIds?: number;
+  /** Of flow matching: cells per side of a patch, by which the length of the picture's sequence is counted. */
+  patchSize?: number;
+  /** Of flow matching: whether σ falls evenly from 1 before it is shifted (FLUX.1), and not as the scheduler has it. */
+  evenSigmas?: boolean;
+  /** The largest side of a window, in pixels, where the model has a table of places (Stable Diffusion 3). */
+  largestSide?: number;
 }
 
 /** The part of a model that the sampler needs. */
@@ -65,4 +90,10 @@ export interface DiffusionModel {
    * @returns uint8 [H, W, 3]
    */
   decode?(latents: Tensor, options?: CallOptions): Promise<Tensor<'uint8'>>;
+  /**
+   * Where the model is on other machines: has one of them sample a whole picture.
+   * @param request a SampleRequest of multidiffusion/sample.ts, which asks for it
+   * @returns its SampleResult
+   */
+  sampleElsewhere?(request: object): Promise<object>;
 }

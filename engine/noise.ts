@@ -12,9 +12,12 @@
 import { createHash } from 'node:crypto';
 import { InvalidInputError } from './errors';
 import { Tensor } from './tensor';
+import { atOnce, type Steps } from './turns';
 
 /** Values that PyTorch turns into Gaussians together. */
 const BLOCK = 16;
+/** Values between two pauses. */
+const STEP = 4096;
 
 /**
  * PyTorch's CPU generator: `torch.Generator().manual_seed(seed)`. Of the seed the low 32 bits count.
@@ -31,13 +34,24 @@ export class TorchGenerator {
 
   /** `torch.randn(shape, generator=…)`: unit Gaussian, the next draw of this generator. */
   randn(shape: number[]): Tensor<'float32'> {
+    return atOnce(this.randnInSteps(shape));
+  }
+
+  /** As randn, in steps. */
+  *randnInSteps(shape: number[]): Steps<Tensor<'float32'>> {
     const size = shape.reduce((product, d) => product * d, 1);
     const values = new Float32Array(size);
     if (size < BLOCK) {
       for (let i = 0; i < size; i++) values[i] = this.gaussian();
     } else {
-      for (let i = 0; i < size; i++) values[i] = this.uniform();
-      for (let i = 0; i + BLOCK <= size; i += BLOCK) boxMuller(values, i);
+      for (let i = 0; i < size; i++) {
+        values[i] = this.uniform();
+        if (i % STEP === 0) yield;
+      }
+      for (let i = 0; i + BLOCK <= size; i += BLOCK) {
+        boxMuller(values, i);
+        if (i % STEP === 0) yield;
+      }
       if (size % BLOCK !== 0) {
         // The last 16 values are drawn afresh and overwrite the tail, also the part already Gaussian.
         for (let i = size - BLOCK; i < size; i++) values[i] = this.uniform();
@@ -93,7 +107,10 @@ export function addressedUniform(seed: number, purpose: string, index: number, c
 
 /** The first 32 bits of SHA-256 over the address: no two addresses of a picture are likely to share a stream. */
 function derivedSeed(seed: number, purpose: string, index: number): number {
-  return createHash('sha256').update(JSON.stringify([checkSeed(seed), purpose, index])).digest().readUInt32LE(0);
+  return createHash('sha256')
+    .update(JSON.stringify([checkSeed(seed), purpose, index]))
+    .digest()
+    .readUInt32LE(0);
 }
 
 function checkSeed(seed: number): number {
@@ -134,8 +151,8 @@ function cosSinOfTurn(u: number): [number, number] {
   let cos = 0;
   let sin = 0;
   for (let n = 16; n > 0; n -= 2) {
-    cos = (1 - cos) * square / (n * (n - 1));
-    sin = (1 - sin) * square / (n * (n + 1));
+    cos = ((1 - cos) * square) / (n * (n - 1));
+    sin = ((1 - sin) * square) / (n * (n + 1));
   }
   cos = 1 - cos;
   sin = angle * (1 - sin);

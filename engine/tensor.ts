@@ -6,7 +6,9 @@
  * For the same reason it has no private fields, and is recognised by its tag, not by instanceof.
  * Immutable by convention: nobody writes into a tensor that has been handed on.
  */
+import { bytesIn } from './bytes';
 import { InvalidInputError } from './errors';
+import { numbered } from './json';
 
 export const TENSOR_KIND = 'multidiffusion/tensor';
 
@@ -29,16 +31,24 @@ export class Tensor<D extends DType = DType> {
    * @param buffer exactly as many bytes as dtype and dims ask for
    * @throws InvalidInputError when the dims are no whole numbers or the buffer has another length
    */
-  constructor(readonly dtype: D, readonly dims: number[], readonly buffer: ArrayBuffer) {
+  constructor(
+    readonly dtype: D,
+    readonly dims: number[],
+    readonly buffer: ArrayBuffer,
+  ) {
     const view = VIEWS[dtype];
     if (!view) throw new InvalidInputError('dtype', dtype, `one of ${Object.keys(VIEWS).join(', ')}`);
     const size = elementCount(dims);
-    if (!(buffer instanceof ArrayBuffer) && Object.prototype.toString.call(buffer) !== '[object ArrayBuffer]') {
+    if (!isArrayBuffer(buffer)) {
       throw new InvalidInputError('buffer', typeof buffer, 'an ArrayBuffer');
     }
     const bytes = size * view.BYTES_PER_ELEMENT;
     if (buffer.byteLength !== bytes) {
-      throw new InvalidInputError('buffer', `${buffer.byteLength} bytes`, `${bytes} bytes for ${dtype} [${dims.join(', ')}]`);
+      throw new InvalidInputError(
+        'buffer',
+        `${buffer.byteLength} bytes`,
+        `${bytes} bytes for ${dtype} [${dims.join(', ')}]`,
+      );
     }
   }
 
@@ -67,24 +77,70 @@ export class Tensor<D extends DType = DType> {
     return new Tensor('float32', dims, ownBuffer(data instanceof Float32Array ? data : Float32Array.from(data)));
   }
 
+  /** A float32 tensor of zeros. */
+  static zeros(dims: number[]): Tensor<'float32'> {
+    return Tensor.float32(new Float32Array(elementCount(dims)), dims);
+  }
+
   /** A uint8 tensor over `data`; the data is copied only when it is a window into a larger buffer. */
   static uint8(data: Uint8Array, dims: number[]): Tensor<'uint8'> {
     return new Tensor('uint8', dims, ownBuffer(data));
   }
 
   /**
-   * Gives back a real Tensor for anything that carries the tag: a clone, or an object that crossed a
-   * process boundary and lost its prototype.
+   * Gives back a real Tensor for anything that carries the tag: a clone, an object that crossed a process boundary and
+   * lost its prototype, or one whose numbers went through JSON and came back as a list, in `data` or `buffer`.
+   * @param name how to call it in errors
    * @throws InvalidInputError when it is no tensor or its dims lie about its size
    */
   static from(value: unknown, name = 'tensor'): Tensor {
-    if (value instanceof Tensor) {
-      // A clone keeps the prototype but skips the constructor, so its fields are checked again here.
-      return new Tensor(value.dtype, value.dims, value.buffer);
-    }
     if (!isTensor(value)) throw new InvalidInputError(name, value, 'a tensor {kind, dtype, dims, buffer}');
-    return new Tensor(value.dtype, value.dims, value.buffer);
+    const { dtype, dims } = value;
+    // A clone keeps the prototype but skips the constructor, so its fields are checked again here.
+    try {
+      return new Tensor(dtype, dims, bufferOf(value));
+    } catch (error) {
+      if (!(error instanceof InvalidInputError) || error.property.startsWith(name)) throw error;
+      throw new InvalidInputError(`${name}.${error.property}`, error.value, error.allowed);
+    }
   }
+}
+
+/** A tensor's buffer, made anew where its numbers are in another form. */
+function bufferOf(tensor: { dtype: DType; dims: number[]; buffer?: unknown; data?: unknown }): ArrayBuffer {
+  const View = VIEWS[tensor.dtype] as (typeof VIEWS)['float32'] | undefined;
+  const { buffer } = tensor;
+  if (!View || isArrayBuffer(buffer)) return buffer as ArrayBuffer;
+  const size = elementCount(tensor.dims);
+  const isBytes = (bytes: ArrayLike<number> | undefined): bytes is ArrayLike<number> =>
+    bytes?.length === size * View.BYTES_PER_ELEMENT;
+  const bytes = bytesIn(buffer) ?? listOf(buffer);
+  if (isBytes(bytes) && bytes.length !== size) return Uint8Array.from(bytes).buffer;
+  const [place, given] = buffer === undefined || isEmpty(buffer) ? ['data', own(tensor)] : ['buffer', buffer];
+  const numbers = ArrayBuffer.isView(given) ? (given as Float32Array) : (bytesIn(given) ?? listOf(given));
+  if (numbers === undefined || numbers.length !== size)
+    throw new InvalidInputError(
+      place,
+      numbers ? `${numbers.length} numbers` : given,
+      `${size} numbers; as JSON, such as in a context store on disk, a tensor is only a summary: keep it in memory`,
+    );
+  for (let i = 0; i < size; i++)
+    if (!Number.isFinite(numbers[i])) throw new InvalidInputError(`${place}[${i}]`, numbers[i], 'a number');
+  return View.from(numbers).buffer as ArrayBuffer;
+}
+
+/** `data` where it is a property, and no getter that would make a view of the missing buffer. */
+const own = (tensor: object): unknown => Object.getOwnPropertyDescriptor(tensor, 'data')?.value;
+
+const isArrayBuffer = (value: unknown): boolean => Object.prototype.toString.call(value) === '[object ArrayBuffer]';
+
+/** JSON makes {} of an ArrayBuffer. */
+const isEmpty = (value: unknown): boolean =>
+  typeof value === 'object' && value !== null && Object.keys(value).length === 0;
+
+/** A plain list, or what JSON makes of a typed array. */
+function listOf(value: unknown): number[] | undefined {
+  return (Array.isArray(value) ? value : numbered(value)) as number[] | undefined;
 }
 
 /** The index of the first value that is NaN or infinite, else -1. */

@@ -1,17 +1,25 @@
 // @ts-check
 /* global module */
 /**
- * What surrounds a region on the workspace, found by walking the wires: the sampler it ends in (whose canvas it
- * is drawn on), the other regions of that picture, and the prompt that fills this one.
+ * What surrounds a node on the workspace, found by walking the wires: the sampler it leads to (whose canvas it is drawn
+ * on), the regions of that picture and their words.
  * @typedef {{id: string, type: string, [property: string]: any}} FlowNode
- * @typedef {{nodes: Map<string, FlowNode>, wires: Array<[string, string]>}} Graph
- * @typedef {{id: string, label: string, shape: string, box: number[], points: number[][]}} OtherRegion
- * @typedef {{sampler?: FlowNode, width: number, height: number, cell: number, label: string, others: OtherRegion[]}} Scene
+ * @typedef {{nodes: Map<string, FlowNode>, wires: Array<[string, string]>, instances?: Map<string, number>}} Graph
+ *   instances: how often each subflow is used
+ * @typedef {{
+ *   id: string, name: string, prompt: string, shape: string, box: number[], points: number[][], image?: string,
+ *   imageType?: string,
+ * }} SceneRegion
+ * @typedef {{
+ *   sampler?: FlowNode, model: string, width: number, height: number, cell: number, label: string,
+ *   regions: SceneRegion[], own: number, background: string, subflowUses?: number,
+ * }} Scene regions: in the order in which they are wired; own: which of them the node is; subflowUses: of the subflow
+ *   that the node lies in
  */
 (function () {
   'use strict';
 
-  /** The bundled model's picture and cell side in pixels, and Stable Diffusion's. */
+  /** Picture and cell side in pixels of the bundled model, and of Stable Diffusion, until the model's own are known. */
   const POCKET = { size: 128, cell: 4 };
   const STABLE_DIFFUSION = { size: 512, cell: 8 };
 
@@ -44,11 +52,16 @@
     return found;
   }
 
+  /** @param {FlowNode | undefined} encoder @returns {string} its words, or where it takes them from */
+  function wordsOf(encoder) {
+    if (!encoder || !encoder.prompt) return '';
+    const type = encoder.promptType || 'str';
+    return type === 'str' ? encoder.prompt : `${type}.${encoder.prompt}`;
+  }
+
   /** @param {Graph} graph @param {string} id @returns {string} the prompt that reaches a region, or '' */
   function promptOf(graph, id) {
-    const encoder = walk(graph, id, 'up').find((node) => node.type === 'text-encode');
-    if (!encoder || !encoder.prompt) return '';
-    return encoder.promptType === 'msg' ? 'msg.' + encoder.prompt : encoder.prompt;
+    return wordsOf(walk(graph, id, 'up').find((node) => node.type === 'text-encode'));
   }
 
   /** @param {Graph} graph @param {FlowNode} region @returns {string} */
@@ -57,44 +70,103 @@
   }
 
   /**
-   * @param {Graph} graph @param {string} id of a region-mask
-   * @returns {Scene}
+   * Words of the text-encode above a picture's regions that no region takes.
+   * @param {Graph} graph @param {string} sampler @returns {string}
    */
-  function sceneOf(graph, id) {
-    const sampler = walk(graph, id, 'down').find((node) => node.type === 'multidiffusion-sampler');
-    const related = sampler ? walk(graph, sampler.id, 'up') : walk(graph, id, 'up');
-    const others = related
-      .filter((node) => node.type === 'region-mask' && node.id !== id)
-      .map((node) => ({ id: node.id, label: labelOf(graph, node), shape: node.shape, box: node.box, points: node.points }));
-    const model = sampler && graph.nodes.get(sampler.model);
-    const native = model && model.checkpoint === 'folder' ? STABLE_DIFFUSION : POCKET;
-    const self = graph.nodes.get(id);
+  function backgroundOf(graph, sampler) {
+    const encoders = walk(graph, sampler, 'up').filter((node) => node.type === 'text-encode');
+    const takes = (/** @type {FlowNode} */ encoder) => {
+      const below = walk(graph, encoder.id, 'down').find(
+        ({ type }) => type === 'region-mask' || type === 'text-encode' || type === 'multidiffusion-sampler',
+      );
+      return below?.type === 'region-mask';
+    };
+    return wordsOf(encoders.find((encoder) => !takes(encoder)));
+  }
+
+  /** The canvas and the model of a picture. @param {Graph} graph @param {FlowNode | undefined} sampler @param {string} modelId */
+  function canvasOf(graph, sampler, modelId) {
+    const model = graph.nodes.get(modelId);
+    const native = !model || !model.checkpoint || model.checkpoint === 'pocket' ? POCKET : STABLE_DIFFUSION;
     return {
-      sampler,
       width: Number(sampler && sampler.width) || native.size,
       height: Number(sampler && sampler.height) || native.size,
       cell: native.cell,
-      label: self ? labelOf(graph, self) : '',
-      others,
     };
   }
 
-  /** The editor's workspace as a graph; link nodes count as wires. */
+  /** @param {Graph} graph @param {string} id of any node on the way to a sampler @returns {Scene} */
+  function sceneOf(graph, id) {
+    const self = graph.nodes.get(id);
+    const below = walk(graph, id, 'down');
+    const sampler = below.find((node) => node.type === 'multidiffusion-sampler');
+    const related = sampler ? walk(graph, sampler.id, 'up') : walk(graph, id, 'up');
+    const masks = related.filter((node) => node.type === 'region-mask');
+    if (self && self.type === 'region-mask' && !masks.includes(self)) masks.unshift(self);
+    // The walk goes against the wires.
+    masks.reverse();
+    const withModel = sampler || below.find((node) => node.type === 'text-encode');
+    const modelId = (withModel && withModel.model) || '';
+    return {
+      sampler,
+      model: modelId,
+      ...canvasOf(graph, sampler, modelId),
+      label: self ? labelOf(graph, self) : '',
+      regions: masks.map((node) => ({
+        id: node.id,
+        name: node.regionName || '',
+        prompt: promptOf(graph, node.id),
+        shape: node.shape,
+        box: node.box,
+        points: node.points,
+        image: node.image,
+        imageType: node.imageType,
+      })),
+      own: masks.findIndex((node) => node.id === id),
+      background: sampler ? backgroundOf(graph, sampler.id) : '',
+      subflowUses: self && self.z ? graph.instances?.get(self.z) : undefined,
+    };
+  }
+
+  /**
+   * The editor's workspace as a graph. Link nodes count as wires, and a subflow is open: what leads into an instance
+   * leads to its first nodes, and its last ones lead to what follows an instance.
+   * @returns {Graph}
+   */
   function graphOfEditor() {
     /** @type {Graph} */
     const graph = { nodes: new Map(), wires: [] };
+    /** @type {Map<string, number>} */
+    const instances = new Map();
+    graph.instances = instances;
+    RED.nodes.eachSubflow((/** @type {FlowNode} */ subflow) => instances.set(subflow.id, 0));
     RED.nodes.eachNode((/** @type {FlowNode} */ node) => {
       graph.nodes.set(node.id, node);
       if (node.type === 'link out' && node.mode !== 'return') {
         for (const target of node.links || []) graph.wires.push([node.id, target]);
       }
+      const subflow = node.type.startsWith('subflow:') ? node.type.slice(8) : undefined;
+      if (subflow) instances.set(subflow, (instances.get(subflow) || 0) + 1);
     });
     RED.nodes.eachConfig((/** @type {FlowNode} */ node) => {
       graph.nodes.set(node.id, node);
     });
-    RED.nodes.eachLink((/** @type {any} */ link) => graph.wires.push([link.source.id, link.target.id]));
+    RED.nodes.eachLink((/** @type {any} */ link) => {
+      const into = subflowOf(link.target);
+      const from = subflowOf(link.source);
+      const target = into ? portId(into, 'in', 0) : endId(link.target);
+      const source = from ? portId(from, 'out', link.sourcePort) : endId(link.source);
+      graph.wires.push([source, target]);
+    });
     return graph;
   }
+
+  /** @param {FlowNode} node @returns {string | undefined} the subflow that it is an instance of */
+  const subflowOf = (node) => (node.type.startsWith('subflow:') ? node.type.slice(8) : undefined);
+  /** @param {string} subflow @param {string} direction @param {number} index */
+  const portId = (subflow, direction, index) => `${subflow} ${direction} ${index}`;
+  /** @param {any} end of a wire: a node, or a port of the subflow that is open @returns {string} */
+  const endId = (end) => (end.type === 'subflow' && end.direction ? portId(end.z, end.direction, end.i || 0) : end.id);
 
   const api = { sceneOf, walk, graphOfEditor };
   /** @type {any} */ (globalThis).MultiDiffusionScene = api;

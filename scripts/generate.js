@@ -5,7 +5,7 @@ const { access, constants } = require('node:fs/promises');
 const path = require('node:path');
 const { parseArgs } = require('node:util');
 const { applySettings, parseSetting, readFlow } = require('./lib/flow');
-const { makeFolder } = require('../dist/engine/make-folder');
+const { makeFolder } = require('../dist/engine/files/make-folder');
 const { printLog, startNodeRed } = require('./lib/headless');
 
 const USAGE = `Usage: npm run generate -- FLOW.json [--set key=value …] [--out DIR] [--timeout SECONDS]
@@ -34,12 +34,16 @@ async function main() {
   });
   if (values.help) return console.log(USAGE);
   const timeout = Number(values.timeout) * 1000;
-  if (positionals.length !== 1) throw new Error(`One flow file is needed, ${positionals.length} were given.\n\n${USAGE}`);
+  if (positionals.length !== 1)
+    throw new Error(`One flow file is needed, ${positionals.length} were given.\n\n${USAGE}`);
   if (!(timeout > 0)) throw new Error(`--timeout is ${values.timeout}; it should be a number of seconds.`);
 
   // npm changes into the package's folder; paths are meant from where the user is.
   const here = process.env.INIT_CWD ?? process.cwd();
-  const { flow, message, notes } = applySettings(readFlow(path.resolve(here, positionals[0])), Object.fromEntries(values.set.map(parseSetting)));
+  const { flow, message, notes } = applySettings(
+    readFlow(path.resolve(here, positionals[0])),
+    Object.fromEntries(values.set.map(parseSetting)),
+  );
   for (const note of notes) console.error(note);
   for (const node of flow) if (node.type === 'save-image') Object.assign(node, { save: true, folder: '' });
 

@@ -35,30 +35,41 @@ ${target}`);
 function tryProvider(libraryPath) {
   const engine = path.join(root, 'dist', 'engine', 'inference');
   if (!fs.existsSync(engine)) {
-    console.log('The package is not built yet, so that the GPU was not tried: npm run setup && npm run setup:cuda -- --check');
+    console.log(
+      'The package is not built yet, so that the GPU was not tried: npm run setup && npm run setup:cuda -- --check',
+    );
     return;
   }
   const env = { ...process.env };
-  if (libraryPath) env.LD_LIBRARY_PATH = require(path.join(engine, 'libraries.js')).libraryFolders(libraryPath, env.LD_LIBRARY_PATH);
-  const probe = `require(${JSON.stringify(path.join(engine, 'providers.js'))}).chooseProvider({ provider: 'cuda', deviceId: 0, threads: 1 })
+  if (libraryPath)
+    env.LD_LIBRARY_PATH = require(path.join(engine, 'libraries.js')).libraryFolders(libraryPath, env.LD_LIBRARY_PATH);
+  const providers = JSON.stringify(path.join(engine, 'providers.js'));
+  const probe = `require(${providers}).chooseProvider({ provider: 'cuda', deviceId: 0, threads: 1 })
     .then(() => process.exit(0), (error) => { console.error(error.message); process.exit(1); })`;
   if (spawnSync(process.execPath, ['-e', probe], { env, stdio: 'inherit' }).status !== 0) {
-    throw new Error('The provider is there, but the GPU can\'t be used yet: docs/gpu.md lists what each message means.');
+    throw new Error("The provider is there, but the GPU can't be used yet: docs/gpu.md lists what each message means.");
   }
-  console.log('A test model ran on the GPU. A diffusion-model that runs on "automatic" takes it from the next start of Node-RED on.');
+  console.log(
+    'A test model ran on the GPU. A diffusion-model that runs on "automatic" takes it from the next start of Node-RED on.',
+  );
 }
 
 function main() {
-  const { values } = parseArgs({ options: { 'library-path': { type: 'string' }, check: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } } });
+  const { values } = parseArgs({
+    options: { 'library-path': { type: 'string' }, check: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
+  });
   if (values.help) return console.log(USAGE);
   if (process.platform !== 'linux' || process.arch !== 'x64') {
-    throw new Error(`ONNX Runtime for Node.js has CUDA on Linux x64 only, and this is ${process.platform} ${process.arch}. The CPU needs no setup.`);
+    throw new Error(
+      `ONNX Runtime for Node.js has CUDA on Linux x64 only, and this is ${process.platform} ${process.arch}. The CPU needs no setup.`,
+    );
   }
   const manifest = require.resolve('onnxruntime-node/package.json', { paths: [root] });
   const runtime = path.dirname(manifest);
   const target = path.join(runtime, 'bin', 'napi-v6', 'linux', 'x64');
   const missing = FILES.filter((file) => !fs.existsSync(path.join(target, file)));
-  if (missing.length > 0 && values.check) throw new Error(`${missing.join(' and ')} are missing in ${target}: run npm run setup:cuda.`);
+  if (missing.length > 0 && values.check)
+    throw new Error(`${missing.join(' and ')} are missing in ${target}: run npm run setup:cuda.`);
   if (missing.length > 0) fetchProvider(runtime, require(manifest).version, target);
   else console.log('The CUDA provider is there already.');
   tryProvider(values['library-path']);

@@ -1,12 +1,13 @@
 'use strict';
 // Makes a clone ready to run: installs the dependencies when package-lock.json asks for others than are
 // there, and builds when a source is newer than the last build. Plain Node, because nothing is installed yet.
-// With --node-red-5 also what the tests on Node-RED 5 need.
+// With --node-red-5 also what the tests on Node-RED 5 need, with --dashboard what example 19 does.
 const { spawnSync } = require('node:child_process');
 const fs = require('node:fs');
 const path = require('node:path');
 
 const root = path.join(__dirname, '..');
+const NODE_RED_5 = path.join('test', 'node-red-5');
 
 /** @returns the file's modification time in ms, 0 when there is none */
 function modified(file) {
@@ -48,18 +49,26 @@ function install(folder) {
   // Inside an npm script, npm_execpath is the npm that runs it; run by hand, npm comes from the PATH.
   const npm = process.env.npm_execpath;
   const args = ['ci', '--no-audit', '--no-fund', '--prefer-offline'];
-  run(`npm ${args.join(' ')} in ${path.join(root, folder)}`, npm ? process.execPath : 'npm', npm ? [npm, ...args] : args, {
-    cwd: path.join(root, folder),
-    // The CPU runtime is inside the package; its install script would fetch the CUDA libraries.
-    env: { ...process.env, ONNXRUNTIME_NODE_INSTALL: 'skip' },
-    shell: !npm && process.platform === 'win32',
-  });
+  // There the package `node` sets itself up by its install script, which this package's .npmrc would skip.
+  if (folder === NODE_RED_5) args.push('--ignore-scripts=false');
+  run(
+    `npm ${args.join(' ')} in ${path.join(root, folder)}`,
+    npm ? process.execPath : 'npm',
+    npm ? [npm, ...args] : args,
+    {
+      cwd: path.join(root, folder),
+      // The CPU runtime is inside the package; its install script would fetch the CUDA libraries.
+      env: { ...process.env, ONNXRUNTIME_NODE_INSTALL: 'skip' },
+      shell: !npm && process.platform === 'win32',
+    },
+  );
   // npm leaves the file alone when nothing had to change; without this it would install again every time.
   fs.utimesSync(path.join(root, installed), new Date(), new Date());
 }
 
 install('.');
-if (process.argv.includes('--node-red-5')) install(path.join('test', 'node-red-5'));
+if (process.argv.includes('--node-red-5')) install(NODE_RED_5);
+if (process.argv.includes('--dashboard')) install(path.join('test', 'dashboard'));
 
 const sources = ['engine', 'nodes', 'icons', 'tsconfig.json', 'package.json', 'scripts/build.js'];
 const built = fs.existsSync(path.join(root, 'dist')) ? modified('.work/built') : 0;

@@ -3,8 +3,8 @@
 const fs = require('node:fs');
 const path = require('node:path');
 const { parseArgs } = require('node:util');
-const { makeFolder } = require('../dist/engine/make-folder');
-const { readFlow } = require('./lib/flow');
+const { makeFolder } = require('../dist/engine/files/make-folder');
+const { modulesOf, readFlow } = require('./lib/flow');
 const { startNodeRed } = require('./lib/headless');
 const { startBroker } = require('./lib/broker');
 
@@ -19,12 +19,29 @@ const USAGE = `Usage: npm start -- [--once] [--fresh] [--user-dir DIR]
 
 The port is PORT or 1880, the next free one if that is taken; HOST is the address to listen on (127.0.0.1).`;
 
-/** All examples, the first picture's before the others. */
-function readExamples() {
-  const files = fs.readdirSync(path.join(root, 'examples')).filter((file) => file.endsWith('.json')).sort();
+/**
+ * All examples for which Node-RED has the nodes, the first picture's before the others.
+ * @param {string} userDir
+ */
+function readExamples(userDir) {
+  const files = fs
+    .readdirSync(path.join(root, 'examples'))
+    .filter((file) => file.endsWith('.json'))
+    .sort();
   files.sort((a, b) => Number(b === FIRST) - Number(a === FIRST));
-  return files.map((file) => readFlow(path.join(root, 'examples', file)));
+  return files.flatMap((file) => {
+    const flow = readFlow(path.join(root, 'examples', file));
+    const missing = modulesOf(flow).filter((name) => !fs.existsSync(path.join(userDir, 'node_modules', name)));
+    if (missing.length === 0) return [flow];
+    console.log(
+      `Example ${path.basename(file, '.json')} is left out: install ${missing.join(', ')} in ${userDir} first.`,
+    );
+    return [];
+  });
 }
+
+/** Whether it serves example 14's page. @param {import('./lib/flow').FlowNode} node */
+const isPage = ({ type, url }) => type === 'http in' && url === '/studio';
 
 async function main() {
   const { values } = parseArgs({
@@ -39,7 +56,7 @@ async function main() {
 
   const userDir = path.resolve(values['user-dir']);
   const flowFile = path.join(userDir, 'flows.json');
-  const examples = readExamples();
+  const examples = readExamples(userDir);
   await makeFolder(userDir);
   if (values.fresh || !fs.existsSync(flowFile)) fs.writeFileSync(flowFile, JSON.stringify(examples.flat(), null, 4));
 
@@ -65,7 +82,13 @@ async function main() {
   const flow = examples[0];
   const tab = flow.find((node) => node.type === 'tab');
   console.log(`Node-RED runs at ${nodeRed.url}/#flow/${tab.id} (Ctrl-C ends it).`);
-  console.log(broker ? `An MQTT broker for example 07 listens at ${broker.url}.` : 'Port 1883 is taken: example 07 speaks to the MQTT broker there.');
+  console.log(
+    broker
+      ? `An MQTT broker for example 07 listens at ${broker.url}.`
+      : 'Port 1883 is taken: example 07 speaks to the MQTT broker there.',
+  );
+  const page = JSON.parse(fs.readFileSync(flowFile, 'utf8')).find(isPage);
+  if (page) console.log(`The web page of example 14 is at ${nodeRed.url}${page.url}.`);
   console.log('The first picture is being made …');
   try {
     const started = Date.now();

@@ -8,11 +8,23 @@ const root = path.join(__dirname, '..');
 const modules = path.join(root, 'test', 'node-red-5', 'node_modules');
 const node = path.join(modules, '.bin', process.platform === 'win32' ? 'node.cmd' : 'node');
 
-const { status, error } = spawnSync(node, [path.join(root, 'node_modules', 'mocha', 'bin', 'mocha.js'), 'test/nodes/**/*.test.ts', 'test/flows/examples.test.ts', 'test/flows/web-page.test.ts', 'test/unit/pipeline.test.ts', 'test/unit/float16.test.ts'], {
-  cwd: root,
-  stdio: 'inherit',
-  env: { ...process.env, NODE_RED: path.join(modules, 'node-red') },
-  shell: process.platform === 'win32',
-});
+const { status, error } = spawnSync(
+  node,
+  [
+    path.join(root, 'node_modules', 'mocha', 'bin', 'mocha.js'),
+    'test/nodes/**/*.test.ts',
+    'test/flows/examples.test.ts',
+    'test/flows/web-page.test.ts',
+    'test/unit/pipeline.test.ts',
+    'test/unit/families.test.ts',
+    'test/unit/float16.test.ts',
+  ],
+  {
+    cwd: root,
+    stdio: 'inherit',
+    env: { ...process.env, NODE_RED: path.join(modules, 'node-red') },
+    shell: process.platform === 'win32',
+  },
+);
 if (error) console.error(`${node} can't be run: ${error.message}`);
 process.exit(status ?? 1);

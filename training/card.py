@@ -9,13 +9,13 @@ from .vocabulary import (COLOUR_NAMES, COLOUR_SYNONYMS, EFFECTS, OBJECTS, SCENE_
 TEXT = """# Pocket: the model that ships with the package
 
 A small latent diffusion model in the shape of a Stable Diffusion ONNX repository. It draws composed
-scenes of emoji-like objects at 128×128 (96 to 256 pixels a side also work) on a CPU, with no
-download. It is made by the Python in [`training/`](../../training/README.md) and treated by
-everything else like any other checkpoint.
+scenes of emoji-like objects at {size}×{size} ({smallest} to {largest} pixels a side also work) on a CPU, with no
+download. The Python code in [`training/`](../../training/README.md) trains it; all other code treats it
+like any other checkpoint.
 
 ## What it can draw
 
-Prompts put these words together in free order: *a red sofa in a living room*, *a cartoon dog on a
+Prompts combine these words in any order: *a red sofa in a living room*, *a cartoon dog on a
 beach*, *night sky with a rocket*, *a pencil sketch of a castle*, *a blurry mountain meadow*.
 
 **Objects** (synonyms in brackets; those with a star are never recoloured):
@@ -29,17 +29,17 @@ beach*, *night sky with a rocket*, *a pencil sketch of a castle*, *a blurry moun
 
 **Styles** of objects: {styles}. Styles of the whole picture: {effects}.
 
-The same list for programs is [`vocabulary.json`](vocabulary.json). A word that is not in it is
-spelled in letters, to which the model pays little attention.
+[`vocabulary.json`](vocabulary.json) has the same list for programs. Any other word is spelled in
+letters, to which the model pays little attention.
 
-The empty prompt is the unconditional model. Good guidance scales are 2 to 5; negative prompts work.
+The empty prompt is the unconditional model. Guidance scales of 2 to 5 work well, and so do negative prompts.
 Use 20 to 25 DDIM steps, or any scheduler that understands `v_prediction`.
 
 ## How well
 
 Figures of {pictures} generated pictures at guidance {guidance}, 25 steps, judged by a classifier that has
-seen renders only (`training/judge/`). The second column is that judge on fresh renders: what a
-perfect model would score.
+seen renders only (`training/judge/`). The second column is its score on fresh renders, the score of a
+perfect model.
 
 | | generated | renders |
 |---|---|---|
@@ -60,7 +60,7 @@ weights are stored in half precision). The autoencoder's mean squared error on f
 
 The UNet predicts *v* on Stable Diffusion's `scaled_linear` betas and works on 2×2 patches of 32×32
 latents at two levels (16×16 and 8×8) with attention to the words at both. Text encoder and UNet were trained
-together for {steps} steps of {batch} pictures ({seen} pictures, {minutes} minutes on two shared CPU cores;
+together for {steps} steps of {batch} pictures ({seen} pictures, {minutes} minutes on {device};
 mean squared error of *v* at the end {loss}).
 
 ## Data and licences
@@ -79,12 +79,12 @@ weights are released under the licence of this package.
 ## Limits
 
 - It knows the words above and nothing else; no people, no text, no photographs.
-- One or two objects a prompt. Two objects in one plain prompt may merge or swap colours: that is
-  what regions are for.
-- Objects look like the emoji that they were learnt from and mostly face one way.
-- It was trained at 128×128; larger canvases repeat or stretch what they show.
+- Up to four objects a prompt. In one plain prompt they may merge or swap colours: that is what
+  regions are for.
+- Objects look like the emoji of the training pictures and mostly face one way.
+- It was trained at {size}×{size}; larger canvases repeat or stretch what they show.
 - Fine parts (faces, wheels, strings) are often smeared: more training would sharpen them.
-- Objects are drawn at a third of the canvas or larger; it has not learnt smaller ones.
+- Objects are drawn at a fifth of the canvas or larger; it was not trained on smaller ones.
 """
 
 
@@ -92,7 +92,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def write(folder: Path, report: dict, parts: dict[str, int]) -> None:
+def write(folder: Path, report: dict, parts: dict[str, int], size: int) -> None:
+    """Writes the card of a model that draws pictures of `size` pixels a side."""
     objects = ", ".join(thing.names[0] + (f" ({', '.join(thing.names[1:])})" if thing.names[1:] else "") +
                         ("" if thing.tintable else "\\*") for thing in OBJECTS) + "."
     scenes = "\n".join(f"- {name}: " + ", ".join(phrase.replace("{}", "red") for phrase in
@@ -105,7 +106,7 @@ def write(folder: Path, report: dict, parts: dict[str, int]) -> None:
     words = sorted(generated["object"]["words"].items(), key=lambda entry: entry[1]["right"])[:6]
     agreement = max(entry["largest difference"] for entry in report["exported files"].values() if isinstance(entry, dict))
     (folder / "README.md").write_text(TEXT.format(
-        objects=objects, scenes=scenes,
+        objects=objects, scenes=scenes, size=size, smallest=size * 3 // 4, largest=size * 2, device=training["device"],
         colours=", ".join("/".join(COLOUR_SYNONYMS.get(name, (name,))) for name in COLOUR_NAMES) + ".",
         styles="; ".join(f"{name} ({', '.join(words[1:])})" for name, words in STYLES.items()),
         effects="; ".join(f"{name} ({', '.join(words[1:])})" for name, words in EFFECTS.items() if words),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from torch import nn
 from .autoencoder import LATENT_CHANNELS
 from .common import Clock, Optimisers, Workers, autocast, load, pick_device, rate, save
 from .dataset import from_row
-from .model import TextEncoder, UNet
+from .model import SHAPES, Shape, TextEncoder, UNet
 from .render import NOTHING
 from .tokenizer import MAX_LENGTH, Tokenizer
 from .vocabulary import IDLE, OBJECT_NAMES, OBJECTS, caption
@@ -38,10 +40,10 @@ def cumulative_alphas() -> torch.Tensor:
 class Pocket(nn.Module):
     """The two networks that are trained here."""
 
-    def __init__(self, tokenizer: Tokenizer):
+    def __init__(self, tokenizer: Tokenizer, shape: Shape = SHAPES["small"]):
         super().__init__()
         self.text_encoder = TextEncoder(len(tokenizer.vocab), MAX_LENGTH, tokenizer.pad)
-        self.unet = UNet()
+        self.unet = UNet(shape)
 
 
 def tokenize(tokenizer: Tokenizer, texts: list[str], device) -> torch.Tensor:
@@ -68,7 +70,7 @@ def shares_up_to(rows: np.ndarray) -> np.ndarray:
     """For each picture the part of all draws, 0 to 1, that fall on it or on one before it."""
     often = np.array([1, *(OFTEN.get(name, 1) for name in OBJECT_NAMES)], float)
     # No object is -1, hence the first place.
-    up_to = often[rows[:, [3, 6]] + 1].max(1).cumsum()
+    up_to = often[rows[:, 3::3] + 1].max(1).cumsum()
     return up_to / up_to[-1]
 
 
@@ -111,15 +113,18 @@ def losses(model: Pocket, clean, noise, t, ids, marks, alphas_bar):
 
 
 def train(folder: Path, latents: np.ndarray, labels: np.ndarray, rows: np.ndarray, tokenizer: Tokenizer,
-          minutes: float, batch: int, seed: int, log, start_from: Pocket | None = None) -> Pocket:
+          minutes: float, batch: int, seed: int, log, start_from: Pocket, height: float = 1.0,
+          decay_from: float = 0.7) -> Pocket:
     """Trains for the given minutes, going on from the folder's checkpoint; returns the averaged weights.
 
     A training that is done goes on when it is given more minutes in all than it has had.
-    `start_from` gives first weights when there is no checkpoint.
+    `start_from` has the first weights where there is no checkpoint. `height` scales the learning rates,
+    which fall from the part `decay_from` of the time on: a short training from good weights wants
+    lower ones that fall sooner.
     """
     device, checkpoint = pick_device(), folder / "diffusion.pt"
     torch.manual_seed(seed)
-    model = (start_from or Pocket(tokenizer)).to(device, memory_format=torch.channels_last)
+    model = start_from.to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(model).requires_grad_(False)
     optimisers = Optimisers(model, ("text_encoder.tokens", "text_encoder.places", "unet.entry", "unet.exit",
                                     "unet.cells"), muon_lr=0.01, adam_lr=1e-3, weight_decay=0.01)
@@ -136,19 +141,27 @@ def train(folder: Path, latents: np.ndarray, labels: np.ndarray, rows: np.ndarra
     alphas_bar, workers, parameters = cumulative_alphas().to(device), Workers(device), list(model.parameters())
     up_to = shares_up_to(rows)
     running, running_cells, saved = None, 0.0, clock.elapsed()
+
+    def chosen_pictures():
+        chosen = np.searchsorted(up_to, rng.random(batch), "right")
+        return (torch.from_numpy(latents[chosen].astype(np.float32)), torch.from_numpy(labels[chosen]),
+                tokenize(tokenizer, [training_text(rows[index], words) for index in chosen], "cpu"))
+
+    # Captions are made in Python, one batch ahead: a GPU would wait for them as long as it computes.
+    ahead = ThreadPoolExecutor(1)
+    following = ahead.submit(chosen_pictures)
     while True:
         part = clock.part()
-        chosen = np.searchsorted(up_to, rng.random(batch), "right")
-        clean = torch.from_numpy(latents[chosen].astype(np.float32)).to(device, memory_format=torch.channels_last)
-        marks = torch.from_numpy(labels[chosen]).to(device)
-        ids = tokenize(tokenizer, [training_text(rows[index], words) for index in chosen], device)
+        clean, marks, ids = (tensor.to(device) for tensor in following.result())
+        clean = clean.contiguous(memory_format=torch.channels_last)
+        following = ahead.submit(chosen_pictures)
         t, noise = training_timesteps(batch, device), torch.randn_like(clean)
 
         def loss_of(where: slice):
             return losses(model, clean[where], noise[where], t[where], ids[where], marks[where], alphas_bar)
 
         v_loss, guess = workers.gradients(parameters, loss_of, batch)
-        optimisers.step(rate(part, step), workers)
+        optimisers.step(height * rate(part, step, decay_from=decay_from), workers)
         step += 1
         decay = min(0.9995, (1 + step) / (20 + step))
         with torch.no_grad():
@@ -162,7 +175,7 @@ def train(folder: Path, latents: np.ndarray, labels: np.ndarray, rows: np.ndarra
             saved = clock.elapsed()
             save(checkpoint, {"model": model.state_dict(), "average": average.state_dict(), "step": step,
                               "optimisers": optimisers.state_dict(), "spent": saved, "batch": batch,
-                              "loss": running, "done": done})
+                              "loss": running, "done": done, "shape": dataclasses.asdict(model.unet.shape)})
         if done:
             return average.eval()
 

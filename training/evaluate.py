@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from .autoencoder import LATENT_CHANNELS, Autoencoder, to_tensor
 from .common import Workers
 from .diffusion import Pocket, sample
 from .judge import QUESTIONS, UNKNOWN, Judge, judge, truths
-from .render import SIZE, Sprites, random_picture, render
+from .render import Sprites, halved, random_picture, render
 from .tokenizer import Tokenizer
 from .vocabulary import (COLOUR_NAMES, EFFECT_NAMES, OBJECT_NAMES, OBJECTS, PLAIN, SCENE_NAMES, SCENES, SCENES_ALONE,
                          STYLE_NAMES, Item, Picture)
@@ -30,7 +31,7 @@ class Painter:
         self.workers = Workers(next(pocket.parameters()).device)
 
     def paint(self, prompts: list[str], seed: int, guidance: float = 4.0, steps: int = 25, batch: int = 16) -> np.ndarray:
-        """Bytes [N, 128, 128, 3]."""
+        """Bytes [N, side, side, 3]."""
         def part(first: int) -> np.ndarray:
             latents = sample(self.pocket, self.tokenizer, prompts[first:first + batch], seed + first, guidance, steps)
             with torch.no_grad():
@@ -101,7 +102,7 @@ def judge_on_renders(model: Judge, sprites: Sprites, count: int, seed: int) -> d
     while len(pictures) < count:
         what = random_picture(chooser)
         if len(what.items) == 1:
-            pictures.append(render(what, sprites, seed * 7919 + len(pictures))[0])
+            pictures.append(halved(render(what, sprites, seed * 7919 + len(pictures))[0]))
             rows.append(dataset.to_row(what))
     return _shares(judge(model, np.stack(pictures)), truths(np.stack(rows)))
 
@@ -115,9 +116,11 @@ def figures(painter: Painter, model: Judge, each: int, seed: int, guidance: floa
 
 
 def autoencoder_error(autoencoder: Autoencoder, sprites: Sprites, count: int, seed: int) -> float:
-    """Mean squared error in [-1, 1] of fresh renders that are encoded and decoded."""
+    """Mean squared error in [-1, 1] of fresh renders, as large as the model draws, that are encoded and decoded."""
     chooser = random.Random(seed)
     pictures = np.stack([render(random_picture(chooser), sprites, seed + index)[0] for index in range(count)])
+    if autoencoder.factor == 4:
+        pictures = halved(pictures)
     with torch.no_grad():
         x = to_tensor(pictures, next(autoencoder.parameters()).device)
         return float((autoencoder.decoder(autoencoder.encoder(x)[:, :LATENT_CHANNELS]) - x).square().mean())
@@ -132,7 +135,8 @@ def export_check(folder: Path, painter: Painter, seed: int = 5) -> dict:
     def session(part):
         return onnxruntime.InferenceSession(str(folder / part / "model.onnx"), options, providers=["CPUExecutionProvider"])
     torch.manual_seed(seed)
-    pocket, autoencoder = painter.pocket.to("cpu"), painter.autoencoder.to("cpu")
+    pocket, autoencoder = (copy.deepcopy(part).to("cpu") for part in (painter.pocket, painter.autoencoder))
+    factor = autoencoder.factor
     ids = torch.tensor([painter.tokenizer.encode(text) for text in ("a red sofa in a living room", "a cat", "")])
     report = {}
 
@@ -147,9 +151,9 @@ def export_check(folder: Path, painter: Painter, seed: int = 5) -> dict:
         unet = session("unet")
         for height, width in ((32, 32), (24, 64)):
             x, t = torch.randn(3, LATENT_CHANNELS, height, width), torch.randint(0, 1000, (3,))
-            compare(f"unet {height * 4}x{width * 4}", pocket.unet(x, t, hidden), unet, sample=x, timestep=t,
+            compare(f"unet {height * factor}x{width * factor}", pocket.unet(x, t, hidden), unet, sample=x, timestep=t,
                     encoder_hidden_states=hidden)
-        z, image = torch.randn(2, LATENT_CHANNELS, 32, 32), torch.rand(2, 3, SIZE, SIZE) * 2 - 1
+        z, image = torch.randn(2, LATENT_CHANNELS, 32, 32), torch.rand(2, 3, 32 * factor, 32 * factor) * 2 - 1
         compare("vae_decoder", autoencoder.decoder(z), session("vae_decoder"), latent_sample=z)
         compare("vae_encoder", autoencoder.encoder(image), session("vae_encoder"), sample=image)
     feeds = {"sample": np.random.default_rng(seed).normal(size=(4, LATENT_CHANNELS, 32, 32)).astype(np.float32),
@@ -181,18 +185,18 @@ def contact_sheet(path: Path, painter: Painter, prompts: list[str], seed: int, c
                   guidance: float = 4.0) -> None:
     """Pictures in a grid, each above its prompt."""
     pictures = painter.paint(prompts, seed, guidance)
-    line = 26
-    sheet = Image.new("RGB", (columns * SIZE, -(-len(prompts) // columns) * (SIZE + line)), "white")
+    line, side = 26, pictures.shape[1]
+    sheet = Image.new("RGB", (columns * side, -(-len(prompts) // columns) * (side + line)), "white")
     pen = ImageDraw.Draw(sheet)
     for index, (prompt, picture) in enumerate(zip(prompts, pictures)):
-        left, top = index % columns * SIZE, index // columns * (SIZE + line)
+        left, top = index % columns * side, index // columns * (side + line)
         sheet.paste(Image.fromarray(picture), (left, top))
         words, lines = prompt.split(), [""]
         for word in words:
             if len(lines[-1]) + len(word) > 21:
                 lines.append("")
             lines[-1] += f"{word} "
-        pen.text((left + 2, top + SIZE), "\n".join(lines[:2]), fill="black", font_size=10, spacing=1)
+        pen.text((left + 2, top + side), "\n".join(lines[:2]), fill="black", font_size=10, spacing=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, quality=90)
 

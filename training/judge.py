@@ -21,6 +21,7 @@ from .vocabulary import COLOUR_NAMES, EFFECT_NAMES, OBJECT_NAMES, SCENE_NAMES, S
 QUESTIONS = {"object": OBJECT_NAMES, "style": STYLE_NAMES, "colour": COLOUR_NAMES, "scene": SCENE_NAMES,
              "effect": EFFECT_NAMES}
 UNKNOWN = -100
+JUDGED_SIZE = 128
 
 
 class Judge(nn.Module):
@@ -111,11 +112,12 @@ def train(folder: Path, pictures: np.ndarray, rows: np.ndarray, minutes: float, 
 
 @torch.no_grad()
 def judge(model: Judge, pictures: np.ndarray, batch: int = 64) -> dict[str, np.ndarray]:
-    """The judge's first choice for each question, for pictures given as bytes [N, 128, 128, 3]."""
+    """The judge's first choice for each question, for pictures given as bytes [N, H, W, 3] of 128 or 256 a side."""
     device = next(model.parameters()).device
     choices = {name: [] for name in QUESTIONS}
     for first in range(0, len(pictures), batch):
-        logits = model(to_tensor(np.ascontiguousarray(pictures[first:first + batch]), device))
+        x = to_tensor(np.ascontiguousarray(pictures[first:first + batch]), device)
+        logits = model(F.avg_pool2d(x, x.shape[-1] // JUDGED_SIZE))
         for name, output in zip(QUESTIONS, logits):
             choices[name].append(output.argmax(-1).cpu().numpy())
     return {name: np.concatenate(parts) for name, parts in choices.items()}

@@ -6,6 +6,8 @@ first channel of its output to 1 for a real token, so that the UNet can tell the
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -15,8 +17,20 @@ from .common import ChannelNorm, conv, sinusoid, zeroed
 from .vocabulary import COLOURS, OBJECTS, STYLES
 
 TEXT_WIDTH, TEXT_LAYERS = 192, 3
-FINE, COARSE, EMBEDDING = 128, 320, 256
+EMBEDDING = 256
 HEAD = 32
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Channels of the UNet at 16x16 and at 8x8."""
+
+    fine: int = 128
+    coarse: int = 320
+
+
+# "small" is the landed one, 11 million parameters; "large" has 24 million, and takes 1.7 times as long.
+SHAPES = {"small": Shape(), "large": Shape(coarse=512)}
 
 
 def attend(query, key, value, bias=None):
@@ -151,22 +165,23 @@ class UNet(nn.Module):
     # own), and where in the sprite the cell lies.
     CELL_OUTPUTS = (len(OBJECTS) + 1, len(STYLES), len(COLOURS) + 1, 2)
 
-    def __init__(self):
+    def __init__(self, shape: Shape = SHAPES["small"]):
         super().__init__()
+        self.shape, fine, coarse = shape, shape.fine, shape.coarse
         self.time = nn.Sequential(nn.Linear(EMBEDDING, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING))
         self.pooled = nn.Sequential(nn.Linear(TEXT_WIDTH, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING))
-        self.entry = conv(4 * LATENT_CHANNELS + 4 * len(PLACE_WAVES), FINE)
-        self.fine_in = ResidualBlock(FINE)
-        self.down = conv(4 * FINE, COARSE, 1)
-        self.blocks = nn.ModuleList(ResidualBlock(COARSE) for _ in range(2))
-        self.transformers = nn.ModuleList(Transformer(COARSE) for _ in range(3))
-        self.cells = nn.Conv2d(COARSE, 4 * sum(self.CELL_OUTPUTS), 1)
-        self.up = conv(COARSE, 4 * FINE, 1)
-        self.join = conv(2 * FINE, FINE, 1)
-        self.fine_cross = CrossAttention(FINE)
-        self.fine_out = nn.ModuleList(ResidualBlock(FINE) for _ in range(2))
-        self.norm = ChannelNorm(FINE)
-        self.exit = zeroed(conv(FINE, 4 * LATENT_CHANNELS))
+        self.entry = conv(4 * LATENT_CHANNELS + 4 * len(PLACE_WAVES), fine)
+        self.fine_in = ResidualBlock(fine)
+        self.down = conv(4 * fine, coarse, 1)
+        self.blocks = nn.ModuleList(ResidualBlock(coarse) for _ in range(2))
+        self.transformers = nn.ModuleList(Transformer(coarse) for _ in range(3))
+        self.cells = nn.Conv2d(coarse, 4 * sum(self.CELL_OUTPUTS), 1)
+        self.up = conv(coarse, 4 * fine, 1)
+        self.join = conv(2 * fine, fine, 1)
+        self.fine_cross = CrossAttention(fine)
+        self.fine_out = nn.ModuleList(ResidualBlock(fine) for _ in range(2))
+        self.norm = ChannelNorm(fine)
+        self.exit = zeroed(conv(fine, 4 * LATENT_CHANNELS))
 
     def forward(self, sample, timestep, encoder_hidden_states, with_cells: bool = False):
         """Latents [N, 4, h, w] (sides even multiples of 4), timesteps [N] or [1], text [N, S, 192] -> v like sample.

@@ -1,13 +1,18 @@
 """Renders training pictures: procedural scenes, emoji sprites on them, effects over the whole.
 
-Sprites stand on a grid of eight pixels, in sizes that are multiples of eight, so that one sprite
-gives nearly the same latents wherever it stands (the autoencoder halves twice, the UNet works on
-2x2 patches of latents): there is much less to learn.
+A picture is painted at 256 pixels a side. Everything that painters count in pixels, sizes of sprites
+too, is in units of a 128th of the side, so that `SCALE` alone decides the size; averaged down to
+128, a picture is what SCALE 1 paints, but smoother.
+
+Sprites stand on a grid of eight units, in sizes that are multiples of eight, so that one sprite
+gives nearly the same latents wherever it stands (a cell of the grid is 2x2 latents, which is what
+the UNet works on): there is much less to learn.
 """
 
 from __future__ import annotations
 
 import random
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +21,12 @@ from PIL import Image, ImageFilter
 from . import vocabulary as words
 from .vocabulary import COLOUR_NAMES, COLOURS, EFFECT_NAMES, OBJECTS, PLAIN, SCENE_NAMES, Item, Picture
 
-SIZE = 128
+UNITS, SCALE = 128, 2
+SIZE = UNITS * SCALE
 GRID = 8
-CELLS = SIZE // GRID
+CELLS = UNITS // GRID
+# Longer sides that sprites are drawn with, by how many there are: from a fifth of the canvas up.
+SIZES = {1: tuple(range(24, 120, 8)), 2: tuple(range(24, 80, 8)), 3: tuple(range(24, 64, 8)), 4: tuple(range(24, 56, 8))}
 NOTHING = 255
 PALETTE = np.array([COLOURS[name] for name in COLOUR_NAMES], np.float32) / 255
 # Ramps for scene generators: each pixel's row and column, 0 to 1.
@@ -40,8 +48,8 @@ def _gradient(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
 
 
 def _noise(rng: np.random.Generator, cell_rows: int, cell_columns: int) -> np.ndarray:
-    """Smooth noise in [-1, 1] with cells of the given size in pixels."""
-    shape = (SIZE // cell_rows + 2, SIZE // cell_columns + 2)
+    """Smooth noise in [-1, 1] with cells of the given size in units."""
+    shape = (UNITS // cell_rows + 2, UNITS // cell_columns + 2)
     small = Image.fromarray(rng.uniform(-1, 1, shape).astype(np.float32))
     return np.asarray(small.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
@@ -61,7 +69,7 @@ def _below(picture: np.ndarray, horizon: np.ndarray | float, ground: np.ndarray)
 def _living_room(rng):
     wall = _vary(_rgb(*rng.choice([(226, 214, 190), (205, 216, 205), (214, 206, 222), (228, 220, 212)])), rng, 0.02)
     boards = _vary(_rgb(128, 84, 52), rng, 0.02) * (0.95 + 0.06 * _noise(rng, 64, 8))[..., None]
-    seam = (np.floor(COLUMNS * 8) != np.floor((COLUMNS + 1 / SIZE) * 8))[..., None]
+    seam = (np.floor(COLUMNS * 8) != np.floor((COLUMNS + 1 / UNITS) * 8))[..., None]
     boards = np.where(seam, boards * 0.75, boards)
     floor = rng.uniform(0.72, 0.82)
     picture = _below(np.broadcast_to(wall, (SIZE, SIZE, 3)) * (1.03 - 0.08 * ROWS[..., None]), floor - 0.035, _rgb(248, 246, 240))
@@ -101,10 +109,9 @@ def _night_sky(rng):
     picture = _gradient(_vary(_rgb(8, 10, 42), rng, 0.01), _vary(_rgb(28, 26, 78), rng, 0.015))
     picture = np.ascontiguousarray(picture)
     for _ in range(rng.integers(35, 60)):
-        y, x = rng.integers(0, SIZE - 1, 2)
-        picture[y, x] = 1
-        if rng.random() < 0.4:
-            picture[y:y + 2, x:x + 2] = 0.95
+        y, x = SCALE * rng.integers(0, UNITS - 1, 2)
+        side, light = (2 * SCALE, 0.95) if rng.random() < 0.4 else (SCALE, 1)
+        picture[y:y + side, x:x + side] = light
     return picture
 
 
@@ -159,21 +166,23 @@ def _desert(rng):
 
 def _city_street(rng):
     picture = np.ascontiguousarray(_gradient(_rgb(150, 195, 220), _rgb(220, 230, 235)))
-    ground = 104
+    ground = 104 * SCALE
     left = 0
-    while left < SIZE:
+    while left < UNITS:
         width = int(rng.integers(18, 30))
         top = int(rng.integers(16, 60))
         wall = _vary(_rgb(*rng.choice([(110, 125, 145), (140, 110, 125), (95, 135, 125), (150, 140, 120)])), rng, 0.02)
-        picture[top:ground, left:left + width - 1] = wall
+        picture[top * SCALE:ground, left * SCALE:(left + width - 1) * SCALE] = wall
         lit = _rgb(250, 232, 150)
-        for y in range(top + 4, ground - 6, 9):
-            for x in range(left + 3, min(left + width - 5, SIZE - 4), 7):
-                picture[y:y + 5, x:x + 4] = lit if rng.random() < 0.75 else wall * 0.7
+        for y in range(top + 4, 98, 9):
+            for x in range(left + 3, min(left + width - 5, UNITS - 4), 7):
+                window = lit if rng.random() < 0.75 else wall * 0.7
+                picture[y * SCALE:(y + 5) * SCALE, x * SCALE:(x + 4) * SCALE] = window
         left += width
     picture[ground:] = _rgb(82, 84, 90)
-    picture[ground:ground + 3] = _rgb(170, 170, 168)
-    picture[116:119, (np.arange(SIZE) + int(rng.integers(0, 24))) % 24 < 14] = _rgb(240, 240, 235)
+    picture[ground:ground + 3 * SCALE] = _rgb(170, 170, 168)
+    dashes = (np.arange(SIZE) // SCALE + int(rng.integers(0, 24))) % 24 < 14
+    picture[116 * SCALE:119 * SCALE, dashes] = _rgb(240, 240, 235)
     return picture
 
 
@@ -190,16 +199,21 @@ PAINTERS = {
 
 
 def paint_scene(scene: int, backdrop: int, rng: np.random.Generator) -> np.ndarray:
-    """A scene as float32 RGB [128, 128, 3] in [0, 1]."""
+    """A scene as float32 RGB [256, 256, 3] in [0, 1]."""
     picture = _plain(rng, backdrop) if scene == PLAIN else PAINTERS[SCENE_NAMES[scene]](rng)
     return np.clip(picture, 0, 1).astype(np.float32)
 
 
 # ---------------------------------------------------------------- objects
 
+def _luminance(rgb: np.ndarray) -> np.ndarray:
+    """Of RGB [..., 3]. Not a matrix product, which would start threads in each of the processes that render."""
+    return 0.3 * rgb[..., 0] + 0.59 * rgb[..., 1] + 0.11 * rgb[..., 2]
+
+
 def tint(rgb: np.ndarray, alpha: np.ndarray, colour: np.ndarray) -> np.ndarray:
     """Recolours a sprite: its mean luminance becomes the colour, darker parts darken, lighter ones whiten."""
-    luminance = rgb @ np.array([0.3, 0.59, 0.11], np.float32)
+    luminance = _luminance(rgb)
     mean = float((luminance * alpha).sum() / max(alpha.sum(), 1e-6))
     dark = colour * np.clip(luminance / mean, 0, 1)[..., None] ** 0.8
     light = np.clip((luminance - mean) / max(1 - mean, 1e-3), 0, 1)[..., None] * 0.75
@@ -211,7 +225,7 @@ class Sprites:
 
     def __init__(self, folder: Path):
         self.originals = {}
-        self.cache = {}
+        self.sprite = lru_cache(maxsize=1500)(self._sprite)
         for thing, spec in enumerate(OBJECTS):
             for style, name in enumerate(words.STYLE_NAMES):
                 picture = Image.open(folder / f"{spec.names[0]}.{name}.png").convert("RGBA")
@@ -220,24 +234,21 @@ class Sprites:
                 picture = picture.crop((int(left * width), int(top * height), int(right * width), int(bottom * height)))
                 self.originals[thing, style] = picture.crop(picture.getchannel("A").getbbox())
 
-    def sprite(self, thing: int, style: int, colour: int, longest: int) -> np.ndarray:
-        """Float32 RGBA whose longer side is `longest` pixels, centred in a box of whole cells."""
-        key = thing, style, colour, longest
-        if key not in self.cache:
-            picture = self.originals[thing, style]
-            scale = longest / max(picture.size)
-            width, height = (max(1, round(side * scale)) for side in picture.size)
-            box = [-(-side // GRID) * GRID for side in (width, height)]
-            # Resize with premultiplied alpha, so that no dark fringe appears.
-            pixels = np.asarray(picture.convert("RGBa").resize((width, height), Image.Resampling.BOX
-                                if scale < 0.5 else Image.Resampling.LANCZOS).convert("RGBA"), np.float32) / 255
-            if colour >= 0:
-                pixels = np.concatenate([tint(pixels[..., :3], pixels[..., 3], PALETTE[colour]), pixels[..., 3:]], -1)
-            framed = np.zeros((box[1], box[0], 4), np.float32)
-            left, top = (box[0] - width) // 2, box[1] - height
-            framed[top:top + height, left:left + width] = pixels
-            self.cache[key] = framed
-        return self.cache[key]
+    def _sprite(self, thing: int, style: int, colour: int, longest: int) -> np.ndarray:
+        """Float32 RGBA whose longer side is `longest` units, standing in the middle of a box of whole cells."""
+        picture, cell = self.originals[thing, style], GRID * SCALE
+        scale = longest * SCALE / max(picture.size)
+        width, height = (max(1, round(side * scale)) for side in picture.size)
+        box = [-(-side // cell) * cell for side in (width, height)]
+        # Resize with premultiplied alpha, so that no dark fringe appears.
+        kind = Image.Resampling.BOX if scale < 0.5 else Image.Resampling.LANCZOS
+        pixels = np.asarray(picture.convert("RGBa").resize((width, height), kind).convert("RGBA"), np.float32) / 255
+        if colour >= 0:
+            pixels = np.concatenate([tint(pixels[..., :3], pixels[..., 3], PALETTE[colour]), pixels[..., 3:]], -1)
+        framed = np.zeros((box[1], box[0], 4), np.float32)
+        left, top = (box[0] - width) // 2, box[1] - height
+        framed[top:top + height, left:left + width] = pixels
+        return framed
 
 
 def draw(picture: np.ndarray, sprite: np.ndarray, left: int, top: int) -> None:
@@ -250,18 +261,18 @@ def draw(picture: np.ndarray, sprite: np.ndarray, left: int, top: int) -> None:
 # ---------------------------------------------------------------- effects
 
 def _pixel_art(picture: np.ndarray, rng) -> np.ndarray:
-    side = 4
+    side = 4 * SCALE
     blocks = picture.reshape(SIZE // side, side, SIZE // side, side, 3).mean((1, 3))
     return (np.round(blocks * 8) / 8).repeat(side, 0).repeat(side, 1)
 
 
 def _pencil_sketch(picture: np.ndarray, rng) -> np.ndarray:
-    grey = picture @ np.array([0.3, 0.59, 0.11], np.float32)
-    padded = np.pad(grey, 1, mode="edge")
-    across = padded[1:-1, 2:] - padded[1:-1, :-2]
-    down = padded[2:, 1:-1] - padded[:-2, 1:-1]
+    grey = _luminance(picture)
+    padded = np.pad(grey, SCALE, mode="edge")
+    across = padded[SCALE:-SCALE, 2 * SCALE:] - padded[SCALE:-SCALE, :-2 * SCALE]
+    down = padded[2 * SCALE:, SCALE:-SCALE] - padded[:-2 * SCALE, SCALE:-SCALE]
     line = np.clip(3.0 * np.hypot(across, down), 0, 1)
-    hatch = 0.5 + 0.5 * np.sin((ROWS + COLUMNS) * SIZE * 1.6)
+    hatch = 0.5 + 0.5 * np.sin((ROWS + COLUMNS) * UNITS * 1.6)
     shade = 0.22 * np.clip(0.75 - grey, 0, 1) * (0.6 + 0.8 * hatch)
     paper = np.clip(0.96 - 0.85 * line - shade, 0, 1)
     return paper[..., None] * np.array([1.0, 0.99, 0.96], np.float32)
@@ -269,8 +280,8 @@ def _pencil_sketch(picture: np.ndarray, rng) -> np.ndarray:
 
 def _oil_painting(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     swirl_y, swirl_x = 2.5 * _noise(rng, 12, 12), 2.5 * _noise(rng, 12, 12)
-    y = np.clip(ROWS * SIZE + swirl_y, 0, SIZE - 1).astype(int)
-    x = np.clip(COLUMNS * SIZE + swirl_x, 0, SIZE - 1).astype(int)
+    y = np.clip(ROWS * SIZE + swirl_y * SCALE, 0, SIZE - 1).astype(int)
+    x = np.clip(COLUMNS * SIZE + swirl_x * SCALE, 0, SIZE - 1).astype(int)
     moved = picture[y, x]
     stroke = np.sin(1.1 * (swirl_y * 5 + swirl_x * 3) + ROWS * 60) * 0.07
     saturated = moved.mean(-1, keepdims=True) + 1.25 * (moved - moved.mean(-1, keepdims=True))
@@ -279,7 +290,7 @@ def _oil_painting(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _blurry(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     image = Image.fromarray((picture * 255).astype(np.uint8))
-    return np.asarray(image.filter(ImageFilter.GaussianBlur(float(rng.uniform(3, 4)))), np.float32) / 255
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(float(rng.uniform(3, 4)) * SCALE)), np.float32) / 255
 
 
 FILTERS = {"pixel art": _pixel_art, "pencil sketch": _pencil_sketch, "oil painting": _oil_painting, "blurry": _blurry}
@@ -298,7 +309,7 @@ def random_picture(chooser: random.Random) -> Picture:
     scene = PLAIN if chooser.random() < 0.16 else chooser.randrange(len(SCENE_NAMES))
     backdrop = chooser.randrange(len(COLOURS)) if scene == PLAIN else -1
     effect = chooser.randrange(1, len(EFFECT_NAMES)) if chooser.random() < 0.25 else 0
-    count = chooser.choices((0, 1, 2), (0.13, 0.65, 0.22))[0]
+    count = chooser.choices((0, 1, 2, 3, 4), (0.11, 0.50, 0.20, 0.11, 0.08))[0]
     items = [_random_item(chooser) for _ in range(count)]
     for item in items:
         while item.colour >= 0 and item.colour == backdrop:
@@ -306,16 +317,18 @@ def random_picture(chooser: random.Random) -> Picture:
     return Picture(scene, backdrop, effect, items)
 
 
+def _apart(boxes: list[tuple[int, int, int, int]]) -> bool:
+    """Whether no two boxes (left, top, width, height) overlap."""
+    return all(ax + aw <= bx or bx + bw <= ax or ay + ah <= by or by + bh <= ay
+               for index, (ax, ay, aw, ah) in enumerate(boxes) for bx, by, bw, bh in boxes[:index])
+
+
 def _place(sizes: list[tuple[int, int]], chooser: random.Random) -> list[tuple[int, int]]:
-    """Random places (left, top) for up to two boxes (width, height), in cells; two do not overlap if that can be had."""
+    """Random places (left, top) for boxes (width, height), in cells, which do not overlap if that can be had."""
     spots = []
-    for _ in range(40):
+    for _ in range(60):
         spots = [(chooser.randint(0, CELLS - w), chooser.randint(0, CELLS - h)) for w, h in sizes]
-        if len(sizes) < 2:
-            break
-        (ax, ay), (bx, by) = spots
-        (aw, ah), (bw, bh) = sizes
-        if ax + aw <= bx or bx + bw <= ax or ay + ah <= by or by + bh <= ay:
+        if _apart([(*spot, *size) for spot, size in zip(spots, sizes)]):
             break
     return spots
 
@@ -323,20 +336,21 @@ def _place(sizes: list[tuple[int, int]], chooser: random.Random) -> list[tuple[i
 def render(what: Picture, sprites: Sprites, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Paints a picture.
 
-    Returns RGB bytes [128, 128, 3] and a label map [16, 16, 5] of bytes: for each cell of eight
-    pixels the object, its style, its colour (or NOTHING), and where in the sprite the cell lies
+    Returns RGB bytes [256, 256, 3] and a label map [16, 16, 5] of bytes: for each cell of eight
+    units the object, its style, its colour (or NOTHING), and where in the sprite the cell lies
     (across and down, 0 to 255).
     """
     rng, chooser = np.random.default_rng(seed), random.Random(seed)
     picture = paint_scene(what.scene, what.backdrop, rng)
     labels = np.full((CELLS, CELLS, 5), NOTHING, np.uint8)
     labels[..., 3:] = 0
-    sizes = (48, 56, 64, 72, 80, 88, 96, 104, 112) if len(what.items) < 2 else (40, 48, 56, 64)
-    drawn = [sprites.sprite(item.thing, item.style, item.colour, chooser.choice(sizes)) for item in what.items]
-    boxes = [(pixels.shape[1] // GRID, pixels.shape[0] // GRID) for pixels in drawn]
+    drawn = [sprites.sprite(item.thing, item.style, item.colour, chooser.choice(SIZES[len(what.items)]))
+             for item in what.items]
+    side = GRID * SCALE
+    boxes = [(pixels.shape[1] // side, pixels.shape[0] // side) for pixels in drawn]
     for item, pixels, (width, height), (left, top) in zip(what.items, drawn, boxes, _place(boxes, chooser)):
-        draw(picture, pixels, left * GRID, top * GRID)
-        cover = pixels[..., 3].reshape(height, GRID, width, GRID).mean((1, 3)) > 0.15
+        draw(picture, pixels, left * side, top * side)
+        cover = pixels[..., 3].reshape(height, side, width, side).mean((1, 3)) > 0.15
         cells = labels[top:top + height, left:left + width]
         across, down = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
         colour = item.colour if item.colour >= 0 else NOTHING
@@ -347,3 +361,10 @@ def render(what: Picture, sprites: Sprites, seed: int) -> tuple[np.ndarray, np.n
     if name in FILTERS:
         picture = FILTERS[name](picture, rng)
     return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8), labels
+
+
+def halved(picture: np.ndarray) -> np.ndarray:
+    """Bytes [..., H, W, 3] averaged to half their sides."""
+    *rest, height, width, channels = picture.shape
+    blocks = picture.reshape(*rest, height // 2, 2, width // 2, 2, channels)
+    return (blocks.astype(np.uint16).sum((-4, -2)) + 2 >> 2).astype(np.uint8)

@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import sharp from 'sharp'
 
 const require = createRequire(import.meta.url)
-const [listFile, outDir, size = '160'] = process.argv.slice(2)
+const [listFile, outDir, size = '384'] = process.argv.slice(2)
 const list = JSON.parse(readFileSync(listFile, 'utf8'))
 const sets = {}
 mkdirSync(outDir, { recursive: true })

@@ -227,7 +227,10 @@ def caption(picture: Picture, rng: random.Random) -> str:
     rng.shuffle(items)
     with_style = rng.random() < 0.6
     phrases = [item_phrase(item, rng, with_style) for item in items]
-    joined = rng.choices((" and ", ", ", " next to ", " near "), (6, 2, 1, 1))[0].join(phrases)
+    if len(phrases) > 2 and rng.random() < 0.6:
+        joined = f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+    else:
+        joined = rng.choices((" and ", ", ", " next to ", " near "), (6, 2, 1, 1))[0].join(phrases)
     if rng.random() < 0.3:
         text = joined
     elif SCENE_NAMES[picture.scene] == "underwater":

@@ -28,9 +28,12 @@ function holds([left, top, width, height]: Box, x: number, y: number, picture: P
 
 /** For each pixel 1 where the pictures differ by `threshold` or more in some channel. */
 export function changedPixels(picture: Picture, background: Picture, threshold = CHANGED): Uint8Array {
-  if (picture.dims.join() !== background.dims.join()) throw new Error(`Pictures of different sizes: ${picture} and ${background}.`);
+  if (picture.dims.join() !== background.dims.join())
+    throw new Error(`Pictures of different sizes: ${picture} and ${background}.`);
   const [a, b] = [picture.data, background.data];
-  return Uint8Array.from({ length: a.length / 3 }, (_, i) => ([0, 1, 2].some((c) => Math.abs(a[3 * i + c] - b[3 * i + c]) >= threshold) ? 1 : 0));
+  return Uint8Array.from({ length: a.length / 3 }, (_, i) =>
+    [0, 1, 2].some((c) => Math.abs(a[3 * i + c] - b[3 * i + c]) >= threshold) ? 1 : 0,
+  );
 }
 
 export interface Overlap {
@@ -69,7 +72,8 @@ function nearestBox(boxes: readonly Box[], x: number, y: number): number {
   boxes.forEach(([left, top, width, height], i) => {
     const distance = Math.hypot(Math.max(left - x, 0, x - left - width), Math.max(top - y, 0, y - top - height));
     const toMiddle = Math.hypot(left + width / 2 - x, top + height / 2 - y);
-    if (distance < bestDistance || (distance === bestDistance && toMiddle < bestToMiddle)) [best, bestDistance, bestToMiddle] = [i, distance, toMiddle];
+    if (distance < bestDistance || (distance === bestDistance && toMiddle < bestToMiddle))
+      [best, bestDistance, bestToMiddle] = [i, distance, toMiddle];
   });
   return best;
 }
@@ -78,9 +82,14 @@ function nearestBox(boxes: readonly Box[], x: number, y: number): number {
  * The square around a box in whole pixels of a square canvas: so large that the box's longer side fills `fill` of it, moved to
  * lie on the canvas, and never larger than it.
  */
-export function cropSquare([left, top, width, height]: Box, canvas: number, fill = FILL): { x: number; y: number; side: number } {
+export function cropSquare(
+  [left, top, width, height]: Box,
+  canvas: number,
+  fill = FILL,
+): { x: number; y: number; side: number } {
   const side = Math.min(canvas, Math.round((canvas * Math.max(width, height)) / fill));
-  const start = (middle: number): number => Math.min(canvas - side, Math.max(0, Math.round(canvas * middle - side / 2)));
+  const start = (middle: number): number =>
+    Math.min(canvas - side, Math.max(0, Math.round(canvas * middle - side / 2)));
   return { x: start(left + width / 2), y: start(top + height / 2), side };
 }
 
@@ -89,7 +98,13 @@ export function cropSquare([left, top, width, height]: Box, canvas: number, fill
  * background alone, so that their objects are not taken for this one's.
  * @returns uint8 [size, size, 3]
  */
-export function cropForJudge(picture: Picture, background: Picture, box: Box, others: readonly Box[], size: number): Picture {
+export function cropForJudge(
+  picture: Picture,
+  background: Picture,
+  box: Box,
+  others: readonly Box[],
+  size: number,
+): Picture {
   const { x: left, y: top, side } = cropSquare(box, picture.dims[1]);
   const cropped = new Uint8Array(side * side * 3);
   for (let y = 0; y < side; y++) {

@@ -23,9 +23,12 @@ export interface Judge {
 export async function openJudge(folder: string, threads: number): Promise<Judge> {
   const { InferenceSession: Session, Tensor: OrtTensor } = await import('onnxruntime-node');
   const labels = JSON.parse(readFileSync(path.join(folder, 'labels.json'), 'utf8')) as Record<Question, string[]>;
-  const session: InferenceSession = await Session.create(path.join(folder, 'judge.onnx'), { intraOpNumThreads: threads });
+  const session: InferenceSession = await Session.create(path.join(folder, 'judge.onnx'), {
+    intraOpNumThreads: threads,
+  });
   for (const question of ['object', 'scene'] as const) {
-    if (!labels[question] || !session.outputNames.includes(question)) throw new Error(`The judge in ${folder} doesn't name ${question}s.`);
+    if (!labels[question] || !session.outputNames.includes(question))
+      throw new Error(`The judge in ${folder} doesn't name ${question}s.`);
   }
 
   return {
@@ -37,7 +40,9 @@ export async function openJudge(folder: string, threads: number): Promise<Judge>
         const { [question]: answer } = await session.run({ pixels }, [question]);
         const logits = answer.data as Float32Array;
         const classes = labels[question].length;
-        batch.forEach((_, i) => names.push(labels[question][indexOfLargest(logits.subarray(i * classes, (i + 1) * classes))]));
+        batch.forEach((_, i) =>
+          names.push(labels[question][indexOfLargest(logits.subarray(i * classes, (i + 1) * classes))]),
+        );
       }
       return names;
     },
@@ -49,7 +54,8 @@ function toPlanes(pictures: Picture[]): Float32Array {
   const planes = new Float32Array(pictures.length * 3 * cells);
   pictures.forEach((picture, n) => {
     const { data } = picture;
-    if (data.length !== 3 * cells) throw new Error(`The judge needs pictures of ${JUDGED_SIZE}x${JUDGED_SIZE}, not ${picture}.`);
+    if (data.length !== 3 * cells)
+      throw new Error(`The judge needs pictures of ${JUDGED_SIZE}x${JUDGED_SIZE}, not ${picture}.`);
     for (let i = 0; i < data.length; i++) planes[(3 * n + (i % 3)) * cells + Math.floor(i / 3)] = data[i] / 127.5 - 1;
   });
   return planes;

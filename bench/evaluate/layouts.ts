@@ -44,27 +44,33 @@ export const SCENES: Record<string, [joined: string, alone: string]> = {
 const FIRST_SEED = 1000;
 /** Sides and places are multiples of this share of the canvas. */
 const GRID = 32;
-const SMALLEST = 8;
-const LARGEST = 19;
+/** The shortest and the longest side of a box, in steps of the grid. */
+export type Sides = readonly [shortest: number, longest: number];
+/** A quarter of the canvas to three fifths. */
+export const USUAL: Sides = [8, 19];
+/** A fifth to a third. */
+export const SMALL: Sides = [7, 10];
 /** The most that two boxes share, of the smaller one. */
 const MOST_OVERLAP = 0.15;
 /** The most that a box is longer than wide, or wider than long. */
 const MOST_ASPECT = 1.75;
 
 /** `count` layouts of two to four different objects, in turn, from the index `first` on. */
-export function makeLayouts(count: number, first = 0): Layout[] {
-  return Array.from({ length: count }, (_, i) => makeLayout(first + i));
+export function makeLayouts(count: number, first = 0, sides = USUAL): Layout[] {
+  return Array.from({ length: count }, (_, i) => makeLayout(first + i, sides));
 }
 
-export function makeLayout(index: number): Layout {
+export function makeLayout(index: number, sides = USUAL): Layout {
   const random = randomNumbers(index);
   const pick = <T>(values: readonly T[]): T => values[Math.floor(random() * values.length)];
-  const boxes = placeBoxes(2 + (index % 3), random);
+  const boxes = placeBoxes(2 + (index % 3), sides, random);
   const place = pick(Object.keys(SCENES));
   const [joined, alone] = SCENES[place];
   const objects: PlacedObject[] = [];
   for (const box of boxes) {
-    const name = pick(Object.keys(vocabulary.objects).filter((other) => objects.every((object) => object.name !== other)));
+    const name = pick(
+      Object.keys(vocabulary.objects).filter((other) => objects.every((object) => object.name !== other)),
+    );
     const { coloured } = vocabulary.objects[name as keyof typeof vocabulary.objects];
     const phrase = withArticle(coloured && random() < 0.5 ? `${pick(vocabulary.colours)} ${name}` : name);
     objects.push({ name, phrase, prompt: `${phrase} ${joined}`, box });
@@ -74,15 +80,17 @@ export function makeLayout(index: number): Layout {
   return { index, seed: FIRST_SEED + index, place, scene: alone, prompt: `${all} ${joined}`, objects };
 }
 
-function placeBoxes(count: number, random: () => number): Box[] {
+function placeBoxes(count: number, [shortest, longest]: Sides, random: () => number): Box[] {
   const between = (from: number, to: number): number => from + Math.floor(random() * (to - from + 1));
   for (;;) {
     const boxes: Box[] = [];
     for (let i = 0; i < count; i++) {
-      const [width, height] = [between(SMALLEST, LARGEST), between(SMALLEST, LARGEST)];
+      const [width, height] = [between(shortest, longest), between(shortest, longest)];
       boxes.push([between(0, GRID - width) / GRID, between(0, GRID - height) / GRID, width / GRID, height / GRID]);
     }
-    const apart = boxes.every((a, i) => boxes.slice(i + 1).every((b) => intersection(a, b) <= MOST_OVERLAP * Math.min(a[2] * a[3], b[2] * b[3])));
+    const apart = boxes.every((a, i) =>
+      boxes.slice(i + 1).every((b) => intersection(a, b) <= MOST_OVERLAP * Math.min(a[2] * a[3], b[2] * b[3])),
+    );
     const shapely = boxes.every(([, , width, height]) => Math.max(width / height, height / width) <= MOST_ASPECT);
     if (apart && shapely) return boxes;
   }

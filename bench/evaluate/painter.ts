@@ -26,17 +26,30 @@ export function hashSampler(dist: string): string {
 }
 
 function hashFiles(folder: string, names: RegExp): string {
-  const files = fs.readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((name) => names.test(name)).sort();
+  const files = fs
+    .readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter((name) => names.test(name))
+    .sort();
   if (files.length === 0) throw new Error(`${folder} has no files to evaluate.`);
   const hash = createHash('sha256');
-  for (const name of files) hash.update(`${name.replaceAll('\\', '/')}\n`).update(fs.readFileSync(path.join(folder, name)));
+  for (const name of files)
+    hash.update(`${name.replaceAll('\\', '/')}\n`).update(fs.readFileSync(path.join(folder, name)));
   return hash.digest('hex');
 }
 
 /** The file of one picture: another model, sampler, setting or strategy has another. */
-export function pictureFile(folder: string, state: string, settings: Settings, layout: Layout, strategy: Strategy): string {
+export function pictureFile(
+  folder: string,
+  state: string,
+  settings: Settings,
+  layout: Layout,
+  strategy: Strategy,
+): string {
   const { name, regions, options, region } = strategy;
-  const key = createHash('sha256').update(JSON.stringify([state, settings, layout, regions, options, region])).digest('hex').slice(0, 12);
+  const key = createHash('sha256')
+    .update(JSON.stringify([state, settings, layout, regions, options, region]))
+    .digest('hex')
+    .slice(0, 12);
   return path.join(folder, name, `${String(layout.index).padStart(3, '0')}-${key}.png`);
 }
 
@@ -51,7 +64,9 @@ export async function loadPicture(file: string): Promise<Picture | undefined> {
 export async function keepPicture(file: string, picture: Picture): Promise<void> {
   fs.mkdirSync(path.dirname(file), { recursive: true });
   const [height, width] = picture.dims;
-  await sharp(picture.data, { raw: { width, height, channels: 3 } }).png().toFile(`${file}.part`);
+  await sharp(picture.data, { raw: { width, height, channels: 3 } })
+    .png()
+    .toFile(`${file}.part`);
   fs.renameSync(`${file}.part`, file);
 }
 
@@ -59,7 +74,14 @@ export async function keepPicture(file: string, picture: Picture): Promise<void>
  * Draws a layout by a strategy.
  * @param scene the picture of the background alone, for the strategy that bootstraps on it
  */
-export async function draw(checkpoint: Checkpoint, settings: Settings, layout: Layout, strategy: Strategy, scene?: Picture, signal?: AbortSignal): Promise<Picture> {
+export async function draw(
+  checkpoint: Checkpoint,
+  settings: Settings,
+  layout: Layout,
+  strategy: Strategy,
+  scene?: Picture,
+  signal?: AbortSignal,
+): Promise<Picture> {
   const regions: Region[] = [];
   if (strategy.regions) {
     for (const { name, prompt, box } of layout.objects) {

@@ -67,7 +67,12 @@ export function summarise(strategy: Strategy, isDefault: boolean, seen: Seen, re
   const mean = (of: Measure, from = pictures): Figure => groupedMean(from.map((regions) => regions.map(of)));
   const counts = [...new Set(pictures.map((regions) => regions.length))].sort();
   const common = reference ? [...seen.keys()].filter((layout) => reference.has(layout)) : [];
-  const less = (of: Measure): Figure => groupedMean(common.map((layout) => seen.get(layout)!.regions.map((region, i) => of(region) - of(reference!.get(layout)!.regions[i]))));
+  const less = (of: Measure): Figure =>
+    groupedMean(
+      common.map((layout) =>
+        seen.get(layout)!.regions.map((region, i) => of(region) - of(reference!.get(layout)!.regions[i])),
+      ),
+    );
   return {
     name: strategy.name,
     title: strategy.title,
@@ -80,12 +85,23 @@ export function summarise(strategy: Strategy, isDefault: boolean, seen: Seen, re
     iou: mean(IOU),
     inside: mean(INSIDE),
     scene: groupedMean(scenes),
-    byObjects: Object.fromEntries(counts.map((count) => [count, mean(RECOGNISED, pictures.filter((regions) => regions.length === count))])),
+    byObjects: Object.fromEntries(
+      counts.map((count) => [
+        count,
+        mean(
+          RECOGNISED,
+          pictures.filter((regions) => regions.length === count),
+        ),
+      ]),
+    ),
     ...(common.length && { difference: { layouts: common.length, recognised: less(RECOGNISED), iou: less(IOU) } }),
   };
 }
 
-/** The IoU of artwork that is pasted into the boxes, stretched to their proportions: what has more fills its box more, and is not drawn better. */
+/**
+ * The IoU of artwork that is pasted into the boxes, stretched to their proportions: what has more fills its box
+ * more, and is not drawn better.
+ */
 export const FILLED = 0.6;
 
 /**
@@ -95,19 +111,46 @@ export const FILLED = 0.6;
 export function betterThanDefault(rows: Row[]): Row[] {
   const clearly = ({ mean, error }: Figure): boolean => mean > 2 * error;
   const filled = rows.some((row) => row.default && row.iou.mean >= FILLED);
-  return rows.filter(({ difference }) => difference !== undefined && (clearly(difference.recognised) || (!filled && clearly(difference.iou))));
+  return rows.filter(
+    ({ difference }) =>
+      difference !== undefined && (clearly(difference.recognised) || (!filled && clearly(difference.iou))),
+  );
 }
 
-/** A table in Markdown, the default strategy in bold; it says where some layouts haven't been drawn. */
-export function toTable(rows: Row[]): string {
+export const SMALL_BOXES = 'boxes of a fifth to a third of the canvas';
+
+const number = ({ mean, error }: Figure, digits: number): string =>
+  `${mean.toFixed(digits)}${Number.isNaN(error) ? '' : ` ± ${error.toFixed(digits)}`}`;
+const percent = ({ mean, error }: Figure): string => `${number({ mean: 100 * mean, error: 100 * error }, 1)} %`;
+
+/** The same strategy with two checkpoints; `after.difference` is what the second one adds. */
+export interface Pair {
+  title: string;
+  before: Row;
+  after: Row;
+}
+
+/** A table in Markdown of two checkpoints side by side. */
+export function toPairs(pairs: Pair[]): string {
+  const lines = pairs.flatMap(({ title, before, after }) => [
+    `| ${title}: recognised | ${percent(before.recognised)} | ${percent(after.recognised)} | ${percent(after.difference!.recognised)} |`,
+    `| ${title}: IoU | ${number(before.iou, 3)} | ${number(after.iou, 3)} | ${number(after.difference!.iou, 3)} |`,
+  ]);
+  return ['| | before | after | difference |', '|---|---|---|---|', ...lines].join('\n');
+}
+
+/**
+ * A table in Markdown, the default strategy in bold; it says where some layouts haven't been drawn.
+ * @param small the default strategy in small boxes, if that was drawn
+ */
+export function toTable(rows: Row[], small?: Row): string {
   const most = Math.max(...rows.map(({ layouts }) => layouts));
-  const number = ({ mean, error }: Figure, digits: number): string => `${mean.toFixed(digits)}${Number.isNaN(error) ? '' : ` ± ${error.toFixed(digits)}`}`;
-  const percent = ({ mean, error }: Figure): string => `${number({ mean: 100 * mean, error: 100 * error }, 1)} %`;
-  const lines = rows.map((row) => {
-    const title = row.default ? `**${row.title}** (default)` : row.title;
+  const toLine = (row: Row, title: string): string => {
     const part = row.layouts < most ? ` (${row.layouts} layout${row.layouts === 1 ? '' : 's'} of ${most})` : '';
     return `| ${title}${part} | ${percent(row.recognised)} | ${number(row.iou, 3)} | ${percent(row.inside)} |`;
-  });
+  };
+  const lines = rows.map((row) => toLine(row, row.default ? `**${row.title}** (default)` : row.title));
+  if (small) lines.push(toLine(small, `the default, in ${SMALL_BOXES}`));
   return ['| | recognised | IoU | inside its box |', '|---|---|---|---|', ...lines].join('\n');
 }
 

@@ -1,6 +1,13 @@
 /** The ways to draw a layout that are compared. */
-import { LONG_BOOTSTRAPPING, type OptionSpec, PAPER_OPTIONS, REGION_OPTIONS, SAMPLER_OPTIONS, type SamplerOptions } from '../../dist/engine/options';
-import type { Region } from '../../dist/engine/multidiffusion/types';
+import {
+  LONG_BOOTSTRAPPING,
+  type OptionSpec,
+  PAPER_OPTIONS,
+  REGION_OPTIONS,
+  SAMPLER_OPTIONS,
+  type SamplerOptions,
+} from '../../dist/engine/options';
+import type { Region } from '../../dist/engine/types';
 
 export interface Strategy {
   name: string;
@@ -33,22 +40,56 @@ const PARTS: Record<string, { title?: string; options?: Partial<SamplerOptions>;
 };
 
 /** Nothing but the background: what the judge says of it, it says by chance. */
-export const SCENE_ALONE: Strategy = { name: 'scene', title: 'the scene alone, to compare with', regions: false, options: {}, region: {} };
+export const SCENE_ALONE: Strategy = {
+  name: 'scene',
+  title: 'the scene alone, to compare with',
+  regions: false,
+  options: {},
+  region: {},
+};
 
-const PLAIN: Strategy = { name: 'plain', title: 'plain prompt that lists everything', regions: false, options: {}, region: {} };
-const NONE: Strategy = { name: 'none', title: 'regions, no bootstrapping', regions: true, options: { ...PAPER_OPTIONS, bootstrapping: 0 }, region: {} };
-const AS_PAPER: Strategy = { name: 'paper', title: 'bootstrapping 20 %, random colours (the paper)', regions: true, options: PAPER_OPTIONS, region: {} };
+const PLAIN: Strategy = {
+  name: 'plain',
+  title: 'plain prompt that lists everything',
+  regions: false,
+  options: {},
+  region: {},
+};
+const NONE: Strategy = {
+  name: 'none',
+  title: 'regions, no bootstrapping',
+  regions: true,
+  options: { ...PAPER_OPTIONS, bootstrapping: 0 },
+  region: {},
+};
+const AS_PAPER: Strategy = {
+  name: 'paper',
+  title: 'bootstrapping 20 %, random colours (the paper)',
+  regions: true,
+  options: PAPER_OPTIONS,
+  region: {},
+};
 
 /** @throws Error naming the part that is unknown, and the known ones */
 function combine(name: string): Strategy {
   const chosen = name.split('+').map((part) => {
-    if (!Object.hasOwn(PARTS, part)) throw new Error(`--strategies has '${part}'; there are plain, none, paper, and joined by "+": ${Object.keys(PARTS).join(', ')}.`);
+    if (!Object.hasOwn(PARTS, part))
+      throw new Error(
+        `--strategies has '${part}'; there are plain, none, paper, and joined by "+": ${Object.keys(PARTS).join(', ')}.`,
+      );
     return PARTS[part];
   });
   const options: Partial<SamplerOptions> = Object.assign({}, PAPER_OPTIONS, ...chosen.map((part) => part.options));
-  const amount = `bootstrapping ${100 * options.bootstrapping!} %${options.bootstrapping! > LONG_BOOTSTRAPPING ? ' (reported as too long)' : ''}`;
+  const share = options.bootstrapping!;
+  const amount = `bootstrapping ${100 * share} %${share > LONG_BOOTSTRAPPING ? ' (reported as too long)' : ''}`;
   const titles = [amount, ...chosen.flatMap(({ title }) => title ?? [])];
-  return { name, title: titles.join(', '), regions: true, options, region: Object.assign({}, ...chosen.map((part) => part.region)) };
+  return {
+    name,
+    title: titles.join(', '),
+    regions: true,
+    options,
+    region: Object.assign({}, ...chosen.map((part) => part.region)),
+  };
 }
 
 /** The table's: what differs from the paper one by one, then what does good together. */
@@ -79,7 +120,8 @@ export const STRATEGIES: readonly Strategy[] = [PLAIN, NONE, AS_PAPER, ...COMBIN
  * @param guidanceScale of the strategies that don't say
  */
 export function isDefault({ regions, options, region }: Strategy, guidanceScale: number): boolean {
-  const differs = (values: object, specs: Record<string, OptionSpec>): boolean => Object.entries(values).some(([name, value]) => value !== specs[name].default);
+  const differs = (values: object, specs: Record<string, OptionSpec>): boolean =>
+    Object.entries(values).some(([name, value]) => value !== specs[name].default);
   return regions && !differs({ guidanceScale, ...options }, SAMPLER_OPTIONS) && !differs(region, REGION_OPTIONS);
 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # All of bench/gpu on this machine: bench/gpu/run.sh FOLDER
 # The folder takes about 20 GB: Python packages, three exports of a model of Stable Diffusion 2's size, results.
+# XL=1: of Stable Diffusion XL's size, which takes three times as much (SIZE=1024 is its own).
 # To try the script: TINY=1 (small networks), PROVIDER=cpu (no GPU), SIZE and STEPS of the pictures, RUNS, and PYTHON
 # (an interpreter that has requirements.txt already).
 set -euo pipefail
@@ -8,7 +9,7 @@ folder=$(realpath -m "${1:?Name a folder that there is room in}")
 cd "$(dirname "$0")/../.."
 provider=${PROVIDER:-cuda}
 size=${SIZE:-512} steps=${STEPS:-50} runs=${RUNS:-5}
-tiny=${TINY:+--tiny}
+tiny="${TINY:+--tiny} ${XL:+--xl}"
 results=$folder/results
 mkdir -p "$results"
 
@@ -40,6 +41,8 @@ measure() { # NAME: prints and keeps what bench.ts says of the model of this nam
   npx tsx bench/gpu/bench.ts --model "$folder/$1" --compare "$folder/float32" "${bench[@]}" | tee "$results/$1.json"
 }
 measure float16
+# WebGPU and DirectML may lack half precision.
+if [[ $provider != cuda ]]; then measure float32; fi
 # Its operators have no kernels for a CPU.
 if [[ $provider == cuda ]]; then measure fused; fi
 "$PYTHON" bench/gpu/reference.py --size "$size" --steps "$steps" --runs "$runs" $tiny --json | tee "$results/pytorch.json"

@@ -1,8 +1,9 @@
-"""The UNet and the VAE of Stable Diffusion 2 as PyTorch modules, with random weights.
+"""The UNet and the VAE of Stable Diffusion 2, and of Stable Diffusion XL, as PyTorch modules with random weights.
 
 What a run costs does not depend on the weights, so these measure as well as trained ones. The architecture is
 the one that the published configurations describe (UNet2DConditionModel and AutoencoderKL of Stable Diffusion
-2.1-base); the numbers of parameters are checked against the published ones. Rombach et al. 2022, section 4.
+2.1-base and XL base 1.0); the numbers of parameters are checked against the published ones. Rombach et al. 2022,
+section 4; Podell et al. 2023, section 2.1.
 """
 
 from __future__ import annotations
@@ -27,10 +28,21 @@ class Size:
     vae: tuple[int, ...]
     unet_parameters: int
     vae_parameters: int
+    depths: tuple[int, ...]
+    """Transformer blocks of each level; the last is the middle's."""
+    pooled: int = 0
+    """Width of the pooled text, of a model that is told it and the picture's sizes besides."""
+    name: str = "Stable Diffusion 2"
 
 
-FULL = Size((320, 640, 1280, 1280), (5, 10, 20, 20), 1024, (128, 256, 512, 512), 865_910_724, 83_653_863)
-TINY = Size((32, 64, 128, 128), (1, 2, 4, 4), 64, (32, 32, 64, 64), 0, 0)
+FULL = Size((320, 640, 1280, 1280), (5, 10, 20, 20), 1024, (128, 256, 512, 512), 865_910_724, 83_653_863, (1, 1, 1, 0, 1))
+TINY = Size((32, 64, 128, 128), (1, 2, 4, 4), 64, (32, 32, 64, 64), 0, 0, (1, 1, 1, 0, 1))
+XL = Size(
+    (320, 640, 1280), (5, 10, 20), 2048, (128, 256, 512, 512), 2_567_463_684, 83_653_863, (0, 2, 10, 10), 1280, "Stable Diffusion XL"
+)  # fmt: skip
+TINY_XL = Size((32, 64, 128), (1, 2, 4), 64, (32, 32, 64, 64), 0, 0, (0, 1, 2, 2), 48)
+SIZE_WIDTH = 256
+"""Of the embedding of each of six sizes."""
 
 
 class Residual(nn.Module):
@@ -91,29 +103,32 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """A transformer block over the cells of [N, C, h, w]."""
+    """Transformer blocks over the cells of [N, C, h, w]."""
 
-    def __init__(self, channels: int, heads: int, text: int):
+    def __init__(self, channels: int, heads: int, text: int, depth: int):
         super().__init__()
         self.norm = nn.GroupNorm(GROUPS, channels, 1e-6)
         self.proj_in = nn.Linear(channels, channels)
-        self.block = TransformerBlock(channels, heads, text)
+        self.blocks = nn.ModuleList(TransformerBlock(channels, heads, text) for _ in range(depth))
         self.proj_out = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor, text: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         cells = self.norm(x).permute(0, 2, 3, 1).reshape(batch, height * width, channels)
-        cells = self.proj_out(self.block(self.proj_in(cells), text))
+        cells = self.proj_in(cells)
+        for block in self.blocks:
+            cells = block(cells, text)
+        cells = self.proj_out(cells)
         return x + cells.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 class Level(nn.Module):
     """Residual blocks of one resolution, each followed by a transformer where the level has them."""
 
-    def __init__(self, widths: list[tuple[int, int]], time: int, heads: int, text: int, attention: bool):
+    def __init__(self, widths: list[tuple[int, int]], time: int, heads: int, text: int, depth: int):
         super().__init__()
         self.residuals = nn.ModuleList(Residual(channels, out, time) for channels, out in widths)
-        self.transformers = nn.ModuleList(SpatialTransformer(out, heads, text) for _, out in widths if attention)
+        self.transformers = nn.ModuleList(SpatialTransformer(out, heads, text, depth) for _, out in widths if depth)
 
     def step(self, i: int, x: Tensor, time: Tensor, text: Tensor) -> Tensor:
         x = self.residuals[i](x, time)
@@ -121,7 +136,7 @@ class Level(nn.Module):
 
 
 class UNet(nn.Module):
-    """sample [N, 4, h, w], timestep, encoder_hidden_states [N, L, D] → [N, 4, h, w]"""
+    """sample [N, 4, h, w], timestep, encoder_hidden_states [N, L, D] (, text_embeds [N, P], time_ids [N, 6]) → [N, 4, h, w]"""
 
     def __init__(self, size: Size):
         super().__init__()
@@ -129,18 +144,20 @@ class UNet(nn.Module):
         time, levels = 4 * first, len(size.unet)
         self.conv_in = nn.Conv2d(4, first, 3, padding=1)
         self.time1, self.time2 = nn.Linear(first, time), nn.Linear(time, time)
+        if size.pooled:
+            self.add1, self.add2 = nn.Linear(size.pooled + 6 * SIZE_WIDTH, time), nn.Linear(time, time)
         self.down, self.reduce = nn.ModuleList(), nn.ModuleList()
         skips, channels = [first], first
         for i, out in enumerate(size.unet):
             coarsest = i == levels - 1
-            self.down.append(Level([(channels, out), (out, out)], time, size.heads[i], size.text, not coarsest))
+            self.down.append(Level([(channels, out), (out, out)], time, size.heads[i], size.text, size.depths[i]))
             skips += [out, out]
             if not coarsest:
                 self.reduce.append(nn.Conv2d(out, out, 3, stride=2, padding=1))
                 skips.append(out)
             channels = out
         self.mid1, self.mid2 = Residual(last, last, time), Residual(last, last, time)
-        self.mid = SpatialTransformer(last, size.heads[-1], size.text)
+        self.mid = SpatialTransformer(last, size.heads[-1], size.text, size.depths[-1])
         self.up, self.enlarge = nn.ModuleList(), nn.ModuleList()
         for i in reversed(range(levels)):
             out = size.unet[i]
@@ -148,18 +165,20 @@ class UNet(nn.Module):
             for _ in range(3):
                 widths.append((channels + skips.pop(), out))
                 channels = out
-            self.up.append(Level(widths, time, size.heads[i], size.text, i < levels - 1))
+            self.up.append(Level(widths, time, size.heads[i], size.text, size.depths[i]))
             if i > 0:
                 self.enlarge.append(nn.Conv2d(out, out, 3, padding=1))
         self.norm = nn.GroupNorm(GROUPS, first, 1e-5)
         self.conv_out = nn.Conv2d(first, 4, 3, padding=1)
 
-    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
-        half = self.conv_in.out_channels // 2
-        frequencies = torch.exp(torch.arange(half, device=sample.device, dtype=torch.float32) * (-math.log(10000) / half))
-        angles = timestep.float().reshape(1, 1) * frequencies[None]
-        embedding = torch.cat([angles.cos(), angles.sin()], dim=-1).to(sample.dtype).expand(sample.shape[0], -1)
+    def forward(
+        self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, text_embeds: Tensor | None = None, time_ids: Tensor | None = None
+    ) -> Tensor:  # fmt: skip
+        embedding = waves(timestep.reshape(1), self.conv_in.out_channels).to(sample.dtype).expand(sample.shape[0], -1)
         time = self.time2(F.silu(self.time1(embedding)))
+        if text_embeds is not None:
+            sizes = waves(time_ids.reshape(-1), SIZE_WIDTH).to(sample.dtype).reshape(sample.shape[0], -1)
+            time = time + self.add2(F.silu(self.add1(torch.cat([text_embeds, sizes], dim=-1))))
 
         x = self.conv_in(sample)
         skips = [x]
@@ -177,6 +196,14 @@ class UNet(nn.Module):
             if i < len(self.enlarge):
                 x = self.enlarge[i](F.interpolate(x, scale_factor=2.0, mode="nearest"))
         return self.conv_out(F.silu(self.norm(x)))
+
+
+def waves(values: Tensor, width: int) -> Tensor:
+    """Numbers [n] as cosines and sines of falling frequencies, [n, width]."""
+    half = width // 2
+    frequencies = torch.exp(torch.arange(half, device=values.device, dtype=torch.float32) * (-math.log(10000) / half))
+    angles = values.float()[:, None] * frequencies[None]
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
 class Middle(nn.Module):
@@ -260,5 +287,5 @@ def make(size: Size, seed: int = 0) -> tuple[UNet, Encoder, Decoder]:
     unet, encoder, decoder = UNet(size).eval(), Encoder(size).eval(), Decoder(size).eval()
     for expected, counted in ((size.unet_parameters, count_parameters(unet)), (size.vae_parameters, count_parameters(encoder, decoder))):
         if expected and counted != expected:
-            raise RuntimeError(f"{counted} parameters, and Stable Diffusion 2 has {expected}")
+            raise RuntimeError(f"{counted} parameters, and {size.name} has {expected}")
     return unet, encoder, decoder

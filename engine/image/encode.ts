@@ -1,7 +1,8 @@
 /** From an image tensor to the bytes of a file. */
 import { InvalidInputError, MultiDiffusionError } from '../errors';
 import { Tensor } from '../tensor';
-import { withRecipe, writePngRecipe } from './metadata';
+import { inTurns } from '../turns';
+import { writeJpegRecipe, writePngRecipe, writeWebpRecipe } from './metadata';
 import { toRecipe } from './recipe';
 import { loadSharp } from './sharp';
 
@@ -14,6 +15,8 @@ export interface EncodeOptions {
   /** 1 to 100, for JPEG and WebP. */
   quality: number;
   /** What made the picture; the known fields of it are written into the file. */
+  recipe?: unknown;
+  /** @deprecated what `recipe` was called in 0.1.0 */
   generation?: unknown;
 }
 
@@ -23,16 +26,26 @@ export interface EncodeOptions {
  * @throws InvalidInputError when it is no such tensor
  * @throws MultiDiffusionError INFERENCE when the image library refuses it
  */
-export async function encodeImage(image: unknown, { format, quality, generation }: EncodeOptions): Promise<Buffer> {
+export async function encodeImage(
+  image: unknown,
+  { format, quality, generation, recipe = generation }: EncodeOptions,
+): Promise<Buffer> {
   const { data, width, height } = pixels(image);
-  const recipe = toRecipe(generation);
-  let picture = loadSharp()(data, { raw: { width, height, channels: 3 } });
-  if (recipe && format !== 'png') picture = withRecipe(picture, recipe);
+  const written = toRecipe(recipe);
+  const picture = loadSharp()(data, { raw: { width, height, channels: 3 } });
   try {
     const bytes = await picture.toFormat(format, format === 'png' ? {} : { quality }).toBuffer();
-    return recipe && format === 'png' ? writePngRecipe(bytes, recipe) : bytes;
+    if (!written) return bytes;
+    if (format === 'png') return await inTurns(writePngRecipe(bytes, written));
+    return await inTurns(
+      format === 'jpeg' ? writeJpegRecipe(bytes, written) : writeWebpRecipe(bytes, written, { width, height }),
+    );
   } catch (cause) {
-    throw new MultiDiffusionError('FILE', `The image of ${width}x${height} pixels can't be encoded as ${format}: ${(cause as Error).message}`, { cause });
+    throw new MultiDiffusionError(
+      'FILE',
+      `The image of ${width}x${height} pixels can't be encoded as ${format}: ${(cause as Error).message}`,
+      { cause },
+    );
   }
 }
 

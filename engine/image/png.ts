@@ -2,12 +2,21 @@
  * Text chunks of PNG files (PNG specification, third edition, 11.3.3): written and read here, because
  * the image library has no way to name a chunk.
  */
-import { crc32 } from 'node:zlib';
+import { promisify } from 'node:util';
+import { crc32, inflate, type ZlibOptions } from 'node:zlib';
+import { concatInSteps, latin1InSteps } from '../bytes';
 import { InvalidInputError } from '../errors';
+import { atOnce, type Steps } from '../turns';
 
 const SIGNATURE = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
-/** No text of a picture's recipe is larger; a longer one is not read. */
-const MAX_TEXT_BYTES = 4 * 1024 * 1024;
+/** All texts of a picture together; with them come the recipe's mask images. */
+export const MAX_TEXT_BYTES = 16 * 1024 * 1024;
+
+/** Chunks beside those of the picture itself, of which programs write some dozens. */
+const MOST_CHUNKS = 5000;
+const [IDAT, IEND] = ['IDAT', 'IEND'].map((type) => Buffer.from(type, 'latin1').readUInt32BE());
+
+const inflated = promisify<Buffer, ZlibOptions, Buffer>(inflate);
 
 /** Whether the bytes begin as every PNG file does. */
 export function isPng(bytes: Buffer): boolean {
@@ -21,65 +30,106 @@ export function isPng(bytes: Buffer): boolean {
  * @throws InvalidInputError when the bytes are no PNG file or a keyword is not allowed
  */
 export function insertPngText(png: Buffer, texts: Record<string, string>): Buffer {
+  return atOnce(insertPngTextInSteps(png, texts));
+}
+
+/** As insertPngText, in steps. */
+export function* insertPngTextInSteps(png: Buffer, texts: Record<string, string>): Steps<Buffer> {
   if (!isPng(png) || png.length < 33) throw new InvalidInputError('png', png, 'the bytes of a PNG file');
   const afterHeader = SIGNATURE.length + 12 + png.readUInt32BE(SIGNATURE.length);
-  const chunks = Object.entries(texts).map(([keyword, text]) => textChunk(keyword, text));
-  return Buffer.concat([png.subarray(0, afterHeader), ...chunks, png.subarray(afterHeader)]);
+  const parts = [png.subarray(0, afterHeader)];
+  for (const [keyword, text] of Object.entries(texts)) parts.push(...(yield* textChunk(keyword, text)));
+  return yield* concatInSteps([...parts, png.subarray(afterHeader)]);
 }
 
 /**
- * The texts of a PNG file by keyword (tEXt and uncompressed iTXt). Damaged chunks end the reading; nothing is thrown.
+ * The texts of a PNG file by keyword, the first of each: tEXt, zTXt and iTXt, compressed or not. What is damaged, or
+ * longer than any recipe, is passed over; nothing is thrown.
+ * @param wanted which keywords to read; default: all
  */
-export function readPngText(png: Buffer): Record<string, string> {
+export async function readPngText(
+  png: Buffer,
+  wanted: (keyword: string) => boolean = () => true,
+): Promise<Record<string, string>> {
   const texts: Record<string, string> = Object.create(null) as Record<string, string>;
-  if (!isPng(png)) return texts;
-  for (let at = SIGNATURE.length; at + 12 <= png.length; ) {
-    const length = png.readUInt32BE(at);
-    const type = png.toString('latin1', at + 4, at + 8);
-    if (type === 'IEND' || at + 12 + length > png.length) break;
-    const data = png.subarray(at + 8, at + 8 + length);
-    const isText = (type === 'tEXt' || type === 'iTXt') && length <= MAX_TEXT_BYTES;
-    if (isText && crc32(png.subarray(at + 4, at + 8 + length)) === png.readUInt32BE(at + 8 + length)) {
-      const found = type === 'tEXt' ? parseLatin1(data) : parseUtf8(data);
-      if (found && !(found.keyword in texts)) texts[found.keyword] = found.text;
-    }
-    at += 12 + length;
+  let room = MAX_TEXT_BYTES;
+  for (const { type, data } of pngChunks(png)) {
+    if (type !== 'tEXt' && type !== 'zTXt' && type !== 'iTXt') continue;
+    const end = data.subarray(0, 80).indexOf(0);
+    const keyword = data.toString('latin1', 0, Math.max(0, end));
+    if (end < 1 || keyword in texts || !wanted(keyword)) continue;
+    const bytes = await textBytes(type, data, end, room);
+    if (!bytes) continue;
+    room -= bytes.length;
+    texts[keyword] = bytes.toString(type === 'iTXt' ? 'utf8' : 'latin1');
   }
   return texts;
 }
 
-function textChunk(keyword: string, text: string): Buffer {
+/** The first chunk of a type in a PNG file. */
+export function findPngChunk(png: Buffer, wanted: string): Buffer | undefined {
+  for (const { type, data } of pngChunks(png)) if (type === wanted) return data;
+  return undefined;
+}
+
+/** The chunks of a PNG file whose checksums are right, without the picture itself and what is larger than any text. */
+function* pngChunks(png: Buffer): Generator<{ type: string; data: Buffer }> {
+  if (!isPng(png)) return;
+  for (let [at, chunks] = [SIGNATURE.length, 0]; at + 12 <= png.length; ) {
+    const length = png.readUInt32BE(at);
+    const type = png.readUInt32BE(at + 4);
+    if (type === IEND || at + 12 + length > png.length) return;
+    if (type !== IDAT && length <= MAX_TEXT_BYTES) {
+      if (++chunks > MOST_CHUNKS) return;
+      const whole = png.subarray(at + 4, at + 8 + length);
+      if (crc32(whole) === png.readUInt32BE(at + 8 + length))
+        yield { type: whole.toString('latin1', 0, 4), data: whole.subarray(4) };
+    }
+    at += 12 + length;
+  }
+}
+
+/**
+ * tEXt: keyword, 0, text. zTXt: keyword, 0, method, deflated text. iTXt: keyword, 0, deflated?, method, language, 0,
+ * translated keyword, 0, text.
+ * @param end of the keyword
+ * @param most bytes that the text may have
+ */
+async function textBytes(type: string, data: Buffer, end: number, most: number): Promise<Buffer | undefined> {
+  let start = end + 1;
+  let deflated = false;
+  if (type === 'zTXt') {
+    deflated = true;
+    if (data[start++] !== 0) return undefined;
+  } else if (type === 'iTXt') {
+    deflated = data[start] === 1;
+    if (data[start] > 1 || (deflated && data[start + 1] !== 0)) return undefined;
+    const language = data.indexOf(0, start + 2);
+    const translated = language < 0 ? -1 : data.indexOf(0, language + 1);
+    if (translated < 0) return undefined;
+    start = translated + 1;
+  }
+  const bytes = data.subarray(start);
+  if (!deflated) return bytes.length <= most ? bytes : undefined;
+  return most < 1 ? undefined : inflated(bytes, { maxOutputLength: most }).catch(() => undefined);
+}
+
+function* textChunk(keyword: string, text: string): Steps<Buffer[]> {
   if (!/^[\x21-\x7e]([\x20-\x7e]{0,77}[\x21-\x7e])?$/.test(keyword)) {
     throw new InvalidInputError('keyword', keyword, '1 to 79 printable ASCII characters');
   }
   const clean = text.replaceAll('\0', '');
-  // eslint-disable-next-line no-control-regex
-  const latin1 = /^[\0-\xff]*$/.test(clean);
-  const data = latin1
-    ? Buffer.concat([Buffer.from(`${keyword}\0`, 'latin1'), Buffer.from(clean, 'latin1')])
-    : Buffer.concat([Buffer.from(`${keyword}\0\0\0\0\0`, 'latin1'), Buffer.from(clean, 'utf8')]);
-  return chunk(latin1 ? 'tEXt' : 'iTXt', data);
-}
-
-function chunk(type: string, data: Buffer): Buffer {
-  const body = Buffer.concat([Buffer.from(type, 'latin1'), data]);
+  yield;
+  const bytes = yield* latin1InSteps(clean);
+  const latin1 = bytes.toString('latin1') === clean;
+  yield;
+  const [type, head] = latin1 ? ['tEXt', `${keyword}\0`] : ['iTXt', `${keyword}\0\0\0\0\0`];
+  const name = Buffer.from(type + head, 'latin1');
+  const data = latin1 ? bytes : Buffer.from(clean, 'utf8');
   const length = Buffer.alloc(4);
-  length.writeUInt32BE(data.length);
+  length.writeUInt32BE(head.length + data.length);
   const check = Buffer.alloc(4);
-  check.writeUInt32BE(crc32(body));
-  return Buffer.concat([length, body, check]);
-}
-
-function parseLatin1(data: Buffer): { keyword: string; text: string } | undefined {
-  const end = data.indexOf(0);
-  return end < 1 ? undefined : { keyword: data.toString('latin1', 0, end), text: data.toString('latin1', end + 1) };
-}
-
-/** keyword, 0, compressed?, method, language, 0, translated keyword, 0, text */
-function parseUtf8(data: Buffer): { keyword: string; text: string } | undefined {
-  const end = data.indexOf(0);
-  if (end < 1 || data[end + 1] !== 0) return undefined;
-  const language = data.indexOf(0, end + 3);
-  const translated = language < 0 ? -1 : data.indexOf(0, language + 1);
-  return translated < 0 ? undefined : { keyword: data.toString('latin1', 0, end), text: data.toString('utf8', translated + 1) };
+  check.writeUInt32BE(crc32(data, crc32(name)));
+  yield;
+  return [length, name, data, check];
 }

@@ -1,6 +1,7 @@
 /** Pictures of other sizes, in plain arithmetic. */
 import { InvalidInputError } from '../errors';
 import { Tensor } from '../tensor';
+import { atOnce, type Steps } from '../turns';
 
 /**
  * Checks a picture.
@@ -10,7 +11,11 @@ import { Tensor } from '../tensor';
 export function checkImage(value: unknown, name: string): Tensor<'uint8'> {
   const tensor = Tensor.from(value, name);
   if (tensor.dtype !== 'uint8' || tensor.dims.length !== 3 || tensor.dims[2] !== 3 || tensor.size === 0) {
-    throw new InvalidInputError(name, `${tensor.dtype} [${tensor.dims.join(', ')}]`, 'a uint8 tensor [height, width, 3]');
+    throw new InvalidInputError(
+      name,
+      `${tensor.dtype} [${tensor.dims.join(', ')}]`,
+      'a uint8 tensor [height, width, 3]',
+    );
   }
   return tensor as Tensor<'uint8'>;
 }
@@ -20,6 +25,11 @@ export function checkImage(value: unknown, name: string): Tensor<'uint8'> {
  * @param image uint8 [H, W, 3]
  */
 export function resizeImage(image: Tensor<'uint8'>, height: number, width: number): Tensor<'uint8'> {
+  return atOnce(resizeImageInSteps(image, height, width));
+}
+
+/** As resizeImage, in steps of a row. */
+export function* resizeImageInSteps(image: Tensor<'uint8'>, height: number, width: number): Steps<Tensor<'uint8'>> {
   const [oldHeight, oldWidth] = image.dims;
   if (oldHeight === height && oldWidth === width) return image;
   const source = image.data;
@@ -33,15 +43,17 @@ export function resizeImage(image: Tensor<'uint8'>, height: number, width: numbe
         narrow[(y * width + x) * 3 + c] = sum;
       }
     });
+    yield;
   }
   const data = new Uint8Array(height * width * 3);
-  rows.forEach(({ first, weights }, y) => {
+  for (const [y, { first, weights }] of rows.entries()) {
     for (let i = 0; i < width * 3; i++) {
       let sum = 0;
       for (let k = 0; k < weights.length; k++) sum += weights[k] * narrow[(first + k) * width * 3 + i];
       data[y * width * 3 + i] = Math.round(sum);
     }
-  });
+    yield;
+  }
   return Tensor.uint8(data, [height, width, 3]);
 }
 
@@ -53,7 +65,9 @@ function shares(from: number, to: number): Array<{ first: number; weights: numbe
     const centre = (i + 0.5) * scale - 0.5;
     const first = Math.max(0, Math.ceil(centre - reach));
     const last = Math.min(from - 1, Math.floor(centre + reach));
-    const weights = Array.from({ length: last - first + 1 }, (_, k) => Math.max(0, 1 - Math.abs(first + k - centre) / reach));
+    const weights = Array.from({ length: last - first + 1 }, (_, k) =>
+      Math.max(0, 1 - Math.abs(first + k - centre) / reach),
+    );
     const total = weights.reduce((a, b) => a + b);
     return { first, weights: weights.map((weight) => weight / total) };
   });

@@ -4,16 +4,15 @@
  *
  * When it dies, it is started again, after pauses that grow while it keeps dying. What it was working on
  * is sent once more, one request at a time, so that a request that kills it fails alone; after a second
- * death the request fails with PROCESS_DIED.
+ * death the request fails with PROCESS_DIED. A process that hangs is ended and counts as one that died; one that
+ * completes nothing within the time limit is ended, too, and what it was working on fails with TIMEOUT.
  */
-import { fork, type ChildProcess } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import path from 'node:path';
-import type { Socket } from 'node:net';
-import { CancelledError, InvalidInputError, MultiDiffusionError } from '../errors';
-import { Tensor } from '../tensor';
-import { libraryFolders } from './libraries';
-import type { CallName, Calls, FromProcess, ProcessSetup, ToProcess, WireTensor } from './protocol';
+import { abortReason, CancelledError, MultiDiffusionError } from '../errors';
+import type { Tensor } from '../tensor';
+import { Child, type ChildOptions } from './child';
+import { embeddingsKey } from './embeddings';
+import type { Hang } from './pulse';
+import type { CallName, Calls, FromProcess, ProcessSetup, ToProcess } from './protocol';
 
 export type ProcessState =
   | 'stopped' // not started yet, or ended because nobody needed it
@@ -23,6 +22,8 @@ export type ProcessState =
   | 'ready'
   | 'restarting' // it died, and is started again after a pause
   | 'failed' // it could not be started
+  | 'unreachable' // of a pool: its Redis does not answer
+  | 'unserved' // of a pool: no worker has this checkpoint
   | 'closed';
 
 export interface ProcessStatus {
@@ -31,20 +32,18 @@ export interface ProcessStatus {
   detail?: string;
 }
 
-export interface ClientOptions {
+export interface ClientOptions extends ChildOptions {
   onStatus?: (status: ProcessStatus) => void;
   /** Milliseconds without a request after which the process ends; the next request starts it again. 0: never. */
   idleTimeout?: number;
-  /** Folders with the libraries that CUDA needs, separated as in PATH; see libraries.ts. */
-  libraryPath?: string;
-  /** Another program in the inference process' place; for tests. */
-  processFile?: string;
+  /** Told when a process had to be ended because it hung. */
+  onHang?: (text: string) => void;
 }
 
 interface Pending {
   id: number;
   /** Sends the request to the process, with whatever that process still lacks. */
-  send: (child: ChildProcess) => void;
+  send: (child: Child) => void;
   resolve: (result: unknown) => void;
   reject: (error: Error) => void;
   sent: boolean;
@@ -52,39 +51,27 @@ interface Pending {
   deaths: number;
 }
 
-/** A process in the middle of a long run hears of our end only after it, so at an orderly exit it is killed. */
-const children = new Set<ChildProcess>();
-process.on('exit', () => children.forEach((child) => child.kill('SIGKILL')));
-
-const PROCESS_FILE = path.join(__dirname, 'process.js');
 /** Times that a request sees the process die before it fails. */
 const MOST_DEATHS = 2;
 const FIRST_PAUSE = 500;
 const LONGEST_PAUSE = 30_000;
-/** How long a process may take to leave by itself. */
-const LEAVE_TIME = 500;
-/** Bytes of embeddings that the process keeps. */
-const HELD_BYTES = 256 * 2 ** 20;
-const STDERR_TAIL = 4000;
 
 export class InferenceClient {
-  private child?: ChildProcess;
+  private child?: Child;
   private opened = false;
   private closed = false;
   private provider?: string;
   private readonly pending = new Map<number, Pending>();
+  /** Requests that the process has been sent and not answered, cancelled ones too. */
+  private readonly unanswered = new Set<number>();
   private nextId = 1;
   /** Deaths since the last answered request. */
   private deaths = 0;
   private pause?: NodeJS.Timeout;
   private startAfter = 0;
   private idle?: NodeJS.Timeout;
-  private stderr = '';
   /** What keeps requests waiting: for each component named whether it is loaded or warmed up. */
   private readonly preparing = new Map<string, 'loading' | 'warming'>();
-  /** Keys of embeddings that the current process holds, least recently used first, with their bytes. */
-  private readonly held = new Map<string, number>();
-  private readonly keys = new WeakMap<ArrayBuffer, string>();
   private leaving: Promise<void> = Promise.resolve();
   private current: ProcessStatus = { state: 'stopped' };
 
@@ -118,7 +105,9 @@ export class InferenceClient {
    * @throws MultiDiffusionError PROVIDER when the execution provider can't be used, PROCESS_DIED when the process can't be started
    */
   async open(signal?: AbortSignal): Promise<string> {
-    return this.provider && this.opened ? this.provider : (await this.call('open', () => ({ setup: this.setup }), signal)).provider;
+    return this.provider && this.opened
+      ? this.provider
+      : (await this.call('open', () => ({ setup: this.setup }), signal)).provider;
   }
 
   /**
@@ -126,7 +115,11 @@ export class InferenceClient {
    * @throws CancelledError or the signal's own error when it is aborted
    * @throws MultiDiffusionError what the process answered, or PROCESS_DIED
    */
-  call<N extends CallName>(name: N, build: () => Calls[N]['params'], signal?: AbortSignal): Promise<Calls[N]['result']> {
+  call<N extends CallName>(
+    name: N,
+    build: () => Calls[N]['params'],
+    signal?: AbortSignal,
+  ): Promise<Calls[N]['result']> {
     return new Promise((resolve, reject) => {
       if (this.closed) return reject(new CancelledError('The model was unloaded.'));
       if (signal?.aborted) return reject(abortReason(signal));
@@ -135,7 +128,7 @@ export class InferenceClient {
       signal?.addEventListener('abort', onAbort, { once: true });
       this.pending.set(id, {
         id,
-        send: (child) => this.post(child, { type: name, id, ...build() } as ToProcess),
+        send: (child) => child.post({ type: name, id, ...build() } as ToProcess),
         resolve: (result) => {
           signal?.removeEventListener('abort', onAbort);
           resolve(result as Calls[N]['result']);
@@ -152,26 +145,13 @@ export class InferenceClient {
   }
 
   /**
-   * Makes sure that the process holds these embeddings: they cross once for each content and process.
-   * To be called while a request is built.
+   * Makes sure that the process holds these embeddings; to be called while a request is built.
    * @param tensor [1, L, D], float32 or float16
    * @returns the key by which requests name them
    * @throws InvalidInputError when it is no such tensor
    */
   hold(tensor: Tensor): string {
-    let key = this.keys.get(tensor.buffer);
-    if (!key) {
-      key = createHash('sha1').update(`${tensor.dtype} ${tensor.dims.join('x')} `).update(new Uint8Array(tensor.buffer)).digest('base64');
-      this.keys.set(tensor.buffer, key);
-    }
-    if (this.child && !this.held.has(key)) {
-      const { dtype, dims, data } = Tensor.from(tensor, 'embeddings');
-      if (dtype !== 'float32' && dtype !== 'float16') throw new InvalidInputError('embeddings.dtype', dtype, 'float32 or float16');
-      this.post(this.child, { type: 'hold', key, tensor: { dtype, dims, data } as WireTensor });
-    }
-    this.held.delete(key);
-    this.held.set(key, tensor.buffer.byteLength);
-    return key;
+    return this.child ? this.child.embeddings.hold(tensor) : embeddingsKey(tensor);
   }
 
   /** Ends the process, and with it every request; the next one starts it again. */
@@ -201,11 +181,13 @@ export class InferenceClient {
       request.sent = true;
       try {
         request.send(this.child);
+        this.unanswered.add(request.id);
       } catch (error) {
         this.settle(request.id)?.reject(error as Error);
       }
     }
-    this.dropOldest(this.child);
+    this.child.embeddings.dropOldest();
+    this.updateHolds();
   }
 
   /** Only a process with work keeps this one alive, and only one without work is timed. */
@@ -216,10 +198,9 @@ export class InferenceClient {
       clearTimeout(this.pause);
       this.pause = undefined;
     }
-    const channels = [this.child, this.child?.channel, this.child?.stderr as Socket | null | undefined];
-    for (const channel of channels) {
-      if (busy) channel?.ref();
-      else channel?.unref();
+    if (this.child) {
+      this.child.keepsAlive = busy;
+      this.child.watched = !this.opened || this.unanswered.size > 0;
     }
     if (!busy && this.child && this.options.idleTimeout) {
       this.idle = setTimeout(() => void this.end('stopped'), this.options.idleTimeout).unref();
@@ -239,47 +220,30 @@ export class InferenceClient {
 
   private start(): void {
     this.setStatus(this.deaths > 0 ? 'restarting' : 'starting');
-    this.stderr = '';
-    this.held.clear();
     this.preparing.clear();
-    // Neither the debugger's port nor preloaded modules of this process are the child's business.
-    // GPUs are numbered as nvidia-smi lists them, unless somebody wants them otherwise.
-    const { NODE_OPTIONS: _, ...env }: NodeJS.ProcessEnv = { CUDA_DEVICE_ORDER: 'PCI_BUS_ID', ...process.env };
-    const { libraryPath } = this.options;
-    if (libraryPath) env.LD_LIBRARY_PATH = libraryFolders(libraryPath, env.LD_LIBRARY_PATH);
-    let child: ChildProcess;
     try {
-      child = fork(this.options.processFile ?? PROCESS_FILE, [], { serialization: 'advanced', execArgv: [], env, stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
+      const child: Child = new Child(this.options, {
+        onMessage: (message) => this.receive(child, message),
+        onEnd: (how, hang) => this.died(child, how, hang),
+      });
+      this.child = child;
+      child.post({ type: 'open', id: 0, setup: this.setup });
     } catch (error) {
       // Such as no memory for another process.
       const message = `The inference process could not be started: ${(error as Error).message}.`;
       this.setStatus('failed', message);
       return this.rejectAll(new MultiDiffusionError('PROCESS_DIED', message, { cause: error }));
     }
-    this.child = child;
-    children.add(child);
-    child.once('exit', () => children.delete(child));
-    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
-      this.stderr = (this.stderr + text).slice(-STDERR_TAIL);
-    });
-    child.on('message', (message) => this.receive(child, message as FromProcess));
-    child.on('error', (error) => {
-      this.stderr += `${error.message}\n`;
-      if (child.pid !== undefined) return;
-      children.delete(child);
-      this.died(child, `it could not be started: ${error.message}`);
-    });
-    // 'close' rather than 'exit': by then all of stderr has been read.
-    child.on('close', (code, signal) => this.died(child, signal ? `signal ${signal}` : `exit code ${code}`));
-    this.post(child, { type: 'open', id: 0, setup: this.setup });
     this.updateHolds();
   }
 
-  private receive(child: ChildProcess, message: FromProcess): void {
+  private receive(child: Child, message: FromProcess): void {
     if (child !== this.child) return;
+    if (message.type === 'progress') return;
     if ('component' in message) return this.notePreparing(message);
     if (message.id === 0) return this.onOpened(message);
     this.deaths = 0;
+    this.unanswered.delete(message.id);
     const request = this.settle(message.id);
     if (message.type === 'result') request?.resolve(message.result);
     else request?.reject(new MultiDiffusionError(message.code, message.message));
@@ -305,19 +269,27 @@ export class InferenceClient {
     this.setStatus(state ?? 'ready', first);
   }
 
-  private died(child: ChildProcess, how: string): void {
+  private died(child: Child, how: string, hang?: Hang): void {
     if (child !== this.child) return;
     const wasOpen = this.opened;
     this.child = undefined;
     this.opened = false;
+    this.unanswered.clear();
     this.deaths++;
+    if (hang) this.options.onHang?.(`The inference process ${child.pid} hung: ${how}.`);
     // The first restart is immediate.
     this.startAfter = this.deaths < 2 ? 0 : Date.now() + Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (this.deaths - 2));
-    const error = new MultiDiffusionError('PROCESS_DIED', describeDeath(how, wasOpen, this.stderr));
+    const error =
+      hang === 'slow'
+        ? new MultiDiffusionError('TIMEOUT', describeTimeout(how))
+        : new MultiDiffusionError('PROCESS_DIED', describeDeath(how, wasOpen, child.stderr));
     this.setStatus('stopped');
-    for (const request of [...this.pending.values()]) {
+    const waiting = [...this.pending.values()];
+    // What took too long alone would do so again; among several nobody knows which it was.
+    const alone = hang === 'slow' && waiting.filter(({ sent }) => sent || !wasOpen).length === 1;
+    for (const request of waiting) {
       // A process that dies at its start kills everything that waits for it.
-      if (request.sent || !wasOpen) request.deaths++;
+      if (request.sent || !wasOpen) request.deaths += alone ? MOST_DEATHS : 1;
       request.sent = false;
       if (request.deaths < MOST_DEATHS) continue;
       this.settle(request.id)?.reject(error);
@@ -329,7 +301,7 @@ export class InferenceClient {
   private cancel(id: number, reason: Error): void {
     const request = this.settle(id);
     if (!request) return;
-    if (request.sent && this.child) this.post(this.child, { type: 'cancel', id });
+    if (request.sent && this.child) this.child.post({ type: 'cancel', id });
     request.reject(reason);
     this.dispatch();
   }
@@ -352,35 +324,10 @@ export class InferenceClient {
     const { child } = this;
     this.child = undefined;
     this.opened = false;
+    this.unanswered.clear();
     this.setStatus(state, detail);
-    if (child && child.exitCode === null && child.signalCode === null) {
-      this.leaving = new Promise((resolve) => {
-        // In the middle of a run it can't hear; it holds nothing that could be left half-written.
-        const timer = setTimeout(() => child.kill('SIGKILL'), LEAVE_TIME);
-        child.ref();
-        child.once('exit', () => {
-          clearTimeout(timer);
-          resolve();
-        });
-        if (child.connected) child.disconnect();
-      });
-    }
+    if (child) this.leaving = child.leave();
     return this.leaving;
-  }
-
-  private dropOldest(child: ChildProcess): void {
-    let bytes = [...this.held.values()].reduce((sum, size) => sum + size, 0);
-    for (const [key, size] of this.held) {
-      if (bytes <= HELD_BYTES) return;
-      this.post(child, { type: 'drop', key });
-      this.held.delete(key);
-      bytes -= size;
-    }
-  }
-
-  private post(child: ChildProcess, message: ToProcess): void {
-    // A send that fails is followed by the process's end, which is handled there.
-    if (child.connected) child.send(message, () => undefined);
   }
 
   private setStatus(state: ProcessState, detail?: string): void {
@@ -390,13 +337,17 @@ export class InferenceClient {
   }
 }
 
-function abortReason(signal: AbortSignal): Error {
-  return signal.reason instanceof MultiDiffusionError ? signal.reason : new CancelledError();
-}
-
 function describeDeath(how: string, wasOpen: boolean, stderr: string): string {
   const when = wasOpen ? 'while it worked on this request' : 'while it started';
-  const memory = how.includes('SIGKILL') ? ' The system may have ended it because memory ran out.' : '';
+  const memory = how === 'signal SIGKILL' ? ' The system may have ended it because memory ran out.' : '';
   const said = stderr.trim().slice(-600);
-  return `The inference process ended twice ${when} (${how}).${memory} The next request starts it again.${said ? ` It said: ${said}` : ''}`;
+  return (
+    `The inference process ended twice ${when} (${how}).${memory} The next request starts it ` +
+    `again.${said ? ` It said: ${said}` : ''}`
+  );
+}
+
+function describeTimeout(how: string): string {
+  const limit = `${how} (multidiffusion.requestTimeout in settings.js)`;
+  return `The inference process did not finish what it was asked for: ${limit}. The next request starts it again.`;
 }

@@ -1,11 +1,47 @@
 /** One inference process a device; each request goes to the one with the least to do. */
+import type { Tensor } from '../tensor';
 import type { CallName, Calls, ProcessSetup } from './protocol';
 import { InferenceClient, type ClientOptions, type ProcessState, type ProcessStatus } from './client';
 
 /** What a group's status says: the first of these states that one of its processes is in. */
-const LOUDEST: ProcessState[] = ['failed', 'restarting', 'loading', 'warming', 'starting', 'ready', 'stopped', 'closed'];
+const LOUDEST: ProcessState[] = [
+  'failed',
+  'unreachable',
+  'unserved',
+  'restarting',
+  'loading',
+  'warming',
+  'starting',
+  'ready',
+  'stopped',
+  'closed',
+];
 
-export class InferenceGroup {
+/** Keeps embeddings where a request is worked on. */
+export interface Holder {
+  /** @returns the key by which requests name them */
+  hold(tensor: Tensor): string;
+}
+
+/** What runs a checkpoint's models: processes on this machine, or a pool's workers. */
+export interface Processes {
+  /** How many pictures can be drawn at a time. */
+  readonly size: number;
+  readonly status: ProcessStatus;
+  readonly busy: boolean;
+  readonly pids: number[];
+  load(signal?: AbortSignal): Promise<void>;
+  /** @param build makes the parameters, and may be called again */
+  call<N extends CallName>(
+    name: N,
+    build: (holder: Holder) => Calls[N]['params'],
+    signal?: AbortSignal,
+  ): Promise<Calls[N]['result']>;
+  unload(): Promise<void>;
+  close(): Promise<void>;
+}
+
+export class InferenceGroup implements Processes {
   private readonly clients: InferenceClient[];
   private current: ProcessStatus = { state: 'stopped' };
 
@@ -41,8 +77,8 @@ export class InferenceGroup {
   }
 
   /** @returns where they run; throws as InferenceClient.open does */
-  async open(): Promise<string> {
-    const providers = await Promise.all(this.clients.map((client) => client.open()));
+  async open(signal?: AbortSignal): Promise<string> {
+    const providers = await Promise.all(this.clients.map((client) => client.open(signal)));
     return [...new Set(providers)].join(', ');
   }
 
@@ -52,7 +88,11 @@ export class InferenceGroup {
   }
 
   /** @param build makes the parameters for the process that was chosen; otherwise as InferenceClient.call */
-  call<N extends CallName>(name: N, build: (client: InferenceClient) => Calls[N]['params'], signal?: AbortSignal): Promise<Calls[N]['result']> {
+  call<N extends CallName>(
+    name: N,
+    build: (holder: Holder) => Calls[N]['params'],
+    signal?: AbortSignal,
+  ): Promise<Calls[N]['result']> {
     const client = this.clients.reduce((best, other) => (other.waiting < best.waiting ? other : best));
     return client.call(name, () => build(client), signal);
   }

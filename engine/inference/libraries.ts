@@ -15,7 +15,9 @@ export function libraryFolders(libraryPath: string, inherited = ''): string {
 
 function subfolders(folder: string): string[] {
   try {
-    return readdirSync(folder).map((name) => join(folder, name, 'lib')).filter((lib) => existsSync(lib));
+    return readdirSync(folder)
+      .map((name) => join(folder, name, 'lib'))
+      .filter((lib) => existsSync(lib));
   } catch {
     return [];
   }

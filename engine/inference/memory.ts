@@ -1,7 +1,14 @@
 /** What a process may take of its device's memory, and has taken. */
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
-import type { MemoryBudget } from './batching';
+
+/** How much memory a process may take on its device; memory.ts makes one. */
+export interface MemoryBudget {
+  /** Bytes that the process may take, weights included. */
+  most: number;
+  /** Bytes that it has taken so far. What a run took is kept for the next one, so this is the peak. */
+  taken(): Promise<number>;
+}
 
 const MEBIBYTE = 2 ** 20;
 /** Of the memory that is free on a GPU when nobody sets a budget; the rest is for what others take later. */
@@ -46,9 +53,31 @@ async function askDriver(deviceId: number): Promise<{ used: number; free: number
 /** The numbers in each line of the driver's answer; undefined where there is none. */
 async function askTool(query: string[]): Promise<number[][] | undefined> {
   try {
-    const { stdout } = await promisify(execFile)('nvidia-smi', [...query, '--format=csv,noheader,nounits'], { timeout: PATIENCE });
-    return stdout.trim().split('\n').map((line) => line.split(',').map(Number));
+    const { stdout } = await promisify(execFile)('nvidia-smi', [...query, '--format=csv,noheader,nounits'], {
+      timeout: PATIENCE,
+    });
+    return stdout
+      .trim()
+      .split('\n')
+      .map((line) => line.split(',').map(Number));
   } catch {
     return undefined;
   }
+}
+
+/** CUDA's, Direct3D's, Vulkan's and the C++ library's words for it. */
+const OUT_OF_MEMORY = new RegExp(
+  [
+    /out of (device |host )?memory|not enough memory|failed to allocate|bad_alloc|bad allocation/,
+    /CUDA failure 2:|CUDA error 2\b|ALLOC_FAILED|E_OUTOFMEMORY|exceeds the max(imum)? buffer size/,
+  ]
+    .map(({ source }) => source)
+    .join('|'),
+  'i',
+);
+
+/** Whether the error means that the device's or the machine's memory did not suffice. */
+export function isOutOfMemory(error: unknown): boolean {
+  const message = error instanceof Error ? error.message : String(error);
+  return OUT_OF_MEMORY.test(message);
 }

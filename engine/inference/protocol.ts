@@ -5,22 +5,59 @@
  * A request carries an id and is answered once. `hold`, `drop` and `cancel` are orders without an answer.
  * Messages arrive in the order in which they were sent.
  */
+import type { Provider } from './providers';
 import type { ErrorCode } from '../errors';
 
-export type Provider = 'auto' | 'cpu' | 'cuda';
+export type { Provider };
+
+/** The models of a checkpoint, each in a file of its own. A transformer stands where older models have a UNet. */
+export type Component =
+  | 'textEncoder'
+  | 'textEncoder2'
+  | 'textEncoder3'
+  | 'unet'
+  | 'transformer'
+  | 'vaeDecoder'
+  | 'vaeEncoder';
+
+/** A text encoder with its tokenizer, and what is taken from it. */
+export interface TextEncoderSetup {
+  component: Component;
+  kind: 'clip' | 't5';
+  tokenizerFolder: string;
+  /** Ids of a prompt, with everything that the tokenizer adds. */
+  maxTokens: number;
+  /** How many ids the encoder has embeddings for, where its configuration tells. */
+  vocabularySize?: number;
+  /** Name of the output with states [1, L, D], where they are used. */
+  states?: string;
+  /** Name of the output with one embedding [1, P] for the text, where it is used. */
+  pooled?: string;
+}
 
 /** Everything that the process must know about a checkpoint. */
 export interface ProcessSetup {
-  components: { textEncoder: string; unet: string; vaeDecoder: string; vaeEncoder?: string };
-  /** What the checkpoint's files looked like when it was opened; see stamps.ts. */
+  components: Partial<Record<Component, string>>;
+  /** Bytes of each with its weights: what loading it takes at least. */
+  bytes?: Partial<Record<Component, number>>;
+  /** Which of them predicts; default: the UNet. */
+  denoiser?: 'unet' | 'transformer';
+  /** What the checkpoint's files looked like when it was opened; see changed-files.ts. */
   stamps?: Record<string, string>;
-  tokenizerFolder: string;
-  maxTokens: number;
+  textEncoders: TextEncoderSetup[];
+  /** See text.ts. */
+  statesWidth?: number;
+  absentTokens?: number;
   latentChannels: number;
   /** Image pixels per latent cell and side. */
   latentFactor: number;
   scalingFactor: number;
   shiftFactor: number;
+  /** Of the VAE's latents, channel by channel, instead of a shift. */
+  latentsMean?: number[];
+  latentsStd?: number[];
+  /** Whether the encoder's normalisations are computed exactly; those of Stable Diffusion 1 and 2 stay as they were. */
+  exactEncoder?: boolean;
   /** Side in latent cells of the pictures that the model was trained on. */
   nativeSize: number;
   /** Side of a decoder tile in latent cells, unless a request says otherwise. */
@@ -43,6 +80,14 @@ export interface WireTensor {
   data: Float32Array | Uint16Array;
 }
 
+/** What an encoded prompt gives the denoiser. */
+export interface EncodedText {
+  /** [1, L, D] */
+  embeddings: WireTensor;
+  /** [1, P], of models that take one. */
+  pooled?: WireTensor;
+}
+
 /** Each request's parameters and its answer. */
 export interface Calls {
   open: { params: { setup: ProcessSetup }; result: { provider: string } };
@@ -50,8 +95,8 @@ export interface Calls {
   load: { params: object; result: void };
   encodePrompts: {
     params: { prompts: string[] };
-    /** `embeddings`: one [1, L, D] per prompt. */
-    result: Array<{ embeddings: WireTensor; tokenIds: number[]; truncated?: string }>;
+    /** For each prompt; ids and what was cut off are those of the tokenizer that reads the farthest. */
+    result: Array<EncodedText & { tokenIds: number[]; truncated?: string }>;
   };
   predict: {
     params: {
@@ -63,8 +108,12 @@ export interface Calls {
       timestep: number;
       /** For each row the id of held embeddings. */
       embeddings: string[];
-      /** For each row, when the UNet takes the guidance scale as an input. */
+      /** For each row the id of a held pooled embedding, where the model takes them. */
+      pooled?: string[];
+      /** For each row, when the model takes the guidance scale as an input. */
       guidanceScales?: number[];
+      /** For each row, when the model is told sizes and crop. */
+      timeIds?: number[][];
     };
     /** Model outputs, [rows, C, h, w], and the time that the UNet itself took. */
     result: { outputs: Float32Array; runMilliseconds: number };
@@ -96,4 +145,6 @@ export type FromProcess =
   | { type: 'result'; id: number; result: unknown }
   | { type: 'error'; id: number; code: ErrorCode; message: string }
   /** A component's weights begin or end to be loaded, or it is run for the first time with a new size. */
-  | { type: 'loading' | 'warming'; component: string; done: boolean };
+  | { type: 'loading' | 'warming'; component: string; done: boolean }
+  /** Runs have been completed since the last message. */
+  | { type: 'progress' };

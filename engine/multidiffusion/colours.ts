@@ -46,7 +46,11 @@ async function fit(model: DiffusionModel, options: CallOptions): Promise<LatentC
     const cell = i % (side * side);
     return values[Math.floor(i / (side * side)) * perSide * perSide + patchOf(Math.floor(cell / side), cell % side)];
   });
-  const image = resizeImage(checkImage(await model.decode!(Tensor.float32(latents, [1, channels, side, side]), options), 'image'), side, side);
+  const image = resizeImage(
+    checkImage(await model.decode!(Tensor.float32(latents, [1, channels, side, side]), options), 'image'),
+    side,
+    side,
+  );
 
   const inputs: number[][] = [];
   const colours: number[][] = [];
@@ -76,7 +80,11 @@ export function previewImage({ toColour }: LatentColours, latents: Tensor<'float
 }
 
 /** About the latents [1, C, h, w] of a picture, uint8 [H, W, 3], with `factor` pixels to a cell's side. */
-export function estimateLatents({ toLatents }: LatentColours, image: Tensor<'uint8'>, factor: number): Tensor<'float32'> {
+export function estimateLatents(
+  { toLatents }: LatentColours,
+  image: Tensor<'uint8'>,
+  factor: number,
+): Tensor<'float32'> {
   const [height, width] = [image.dims[0] / factor, image.dims[1] / factor];
   const { data } = resizeImage(image, height, width);
   const cells = height * width;
@@ -92,7 +100,7 @@ function leastSquares(inputs: number[][], outputs: number[][]): number[][] {
   const size = inputs[0].length;
   const normal = product(transposed(inputs), inputs);
   for (let i = 0; i < size; i++) normal[i][i] += 1e-6 * inputs.length; // so that a channel without effect does no harm
-  return transposed(solve(normal, product(transposed(inputs), outputs)));
+  return transposed(eliminate(normal, product(transposed(inputs), outputs)));
 }
 
 /** colour = F·latents + f turned round: latents = Fᵀ(F·Fᵀ)⁻¹·(colour − f), the shortest that fit. */
@@ -100,8 +108,14 @@ function invert(toColour: number[][]): number[][] {
   const matrix = toColour.map((row) => row.slice(0, -1));
   const square = product(matrix, transposed(matrix));
   for (let i = 0; i < square.length; i++) square[i][i] += 1e-9;
-  const inverse = solve(square, [0, 1, 2].map((i) => [0, 1, 2].map((k) => (i === k ? 1 : 0))));
-  return product(transposed(matrix), inverse).map((row) => [...row, -row.reduce((sum, value, c) => sum + value * toColour[c].at(-1)!, 0)]);
+  const inverse = eliminate(
+    square,
+    [0, 1, 2].map((i) => [0, 1, 2].map((k) => (i === k ? 1 : 0))),
+  );
+  return product(transposed(matrix), inverse).map((row) => [
+    ...row,
+    -row.reduce((sum, value, c) => sum + value * toColour[c].at(-1)!, 0),
+  ]);
 }
 
 function transposed(matrix: number[][]): number[][] {
@@ -114,7 +128,7 @@ function product(a: number[][], b: number[][]): number[][] {
 }
 
 /** X of A·X = B for a symmetric positive A, by elimination. */
-function solve(a: number[][], b: number[][]): number[][] {
+function eliminate(a: number[][], b: number[][]): number[][] {
   const rows = a.map((row, i) => [...row, ...b[i]]);
   for (let i = 0; i < rows.length; i++) {
     rows[i] = rows[i].map((value) => value / rows[i][i]);

@@ -6,9 +6,12 @@
  */
 import { InvalidInputError } from '../errors';
 import { Tensor } from '../tensor';
-import type { SamplingJob } from './job';
-import { cellsOf, type View } from './views';
-import { discards, weightsAt } from './weights';
+import { atOnce, type Steps } from '../turns';
+import type { Plan } from './plan';
+import type { State } from './state';
+import type { Strategy } from './strategy';
+import { cellsOf, type View, windowWeights } from './views';
+import { paintedShare, weightsAtInSteps } from './weights';
 
 /** The guided prediction of one prompt in one window. */
 export interface Prediction {
@@ -19,58 +22,93 @@ export interface Prediction {
   latents: Tensor<'float32'>;
 }
 
-/** A fusion under way: Σ w·M_p·ε_p and Σ w·M_p over the windows and prompts added so far, w the window's weight. */
-export interface FusionSum {
+/** Σ w·M_p·ε_p and Σ w·M_p over windows and prompts, w the window's weight. */
+interface Sum {
   /** In double precision: predictions that are equal fuse to exactly themselves, whatever their weights. */
   value: Float64Array;
   weight: Float64Array;
 }
 
-export function startFusion({ grid }: SamplingJob): FusionSum {
-  const cells = grid.height * grid.width;
-  return { value: new Float64Array(grid.channels * cells), weight: new Float64Array(cells) };
-}
-
 /**
- * Adds predictions in the order of windows and prompts, so that the order in which they come makes no difference.
- * @param masks what each prompt weighs
- */
-export function addPredictions(job: SamplingJob, index: number, sum: FusionSum, predictions: Prediction[], { masks } = weightsAt(job, index)): void {
-  const planeSize = job.grid.height * job.grid.width;
-  for (const { view, prompt, latents } of [...predictions].sort((a, b) => a.view.index - b.view.index || a.prompt - b.prompt)) {
-    const cells = cellsOf(view, job.grid.width);
-    const noise = latents.data;
-    for (let i = 0; i < cells.length; i++) {
-      const cell = cells[i];
-      const weight = masks[prompt][cell] * job.windowWeights[i];
-      if (weight === 0) continue;
-      sum.weight[cell] += weight;
-      for (let c = 0; c < job.grid.channels; c++) sum.value[c * planeSize + cell] += weight * noise[c * cells.length + i];
-    }
-  }
-}
-
-/**
- * Σ w·M_p·ε_p / Σ w·M_p.
+ * Σ w·M_p·ε_p / Σ w·M_p. A bootstrapped region counts only where its input was the shared latents. Where nothing
+ * was predicted that counts with a fusion other than the plan's, because inputs were prepared for the plan's, that holds.
+ * @param strategy how the inputs were prepared, and how to fuse
+ * @param predictions in any order
  * @returns [1, C, H, W]; zero in cells without a prediction that are thrown away anyhow
  * @throws InvalidInputError when a cell got no prediction
  */
-export function finishFusion(job: SamplingJob, { value, weight }: FusionSum): Tensor<'float32'> {
-  const { grid } = job;
-  const painted = discards(job);
+export function fuse(
+  plan: Plan,
+  strategy: Strategy,
+  state: Pick<State, 'index'>,
+  predictions: Prediction[],
+): Tensor<'float32'> {
+  return atOnce(fuseInSteps(plan, strategy, state, predictions));
+}
+
+/** As fuse, in steps of a prediction. */
+export function* fuseInSteps(
+  plan: Plan,
+  strategy: Strategy,
+  { index }: Pick<State, 'index'>,
+  predictions: Prediction[],
+): Steps<Tensor<'float32'>> {
+  const prepared = { ...strategy, fusion: plan.strategy.fusion };
+  const own = yield* weightsAtInSteps(plan, prepared, index);
+  const chosen = yield* weightsAtInSteps(plan, strategy, index);
+  const masks = chosen.masks.map((mask, p) =>
+    own.bootstrapped[p] && chosen !== own ? mask.map((weight, cell) => (own.masks[p][cell] > 0 ? weight : 0)) : mask,
+  );
+  const sum = yield* sumUp(plan, strategy, masks, predictions);
+  if (chosen !== own && sum.weight.includes(0)) fillGaps(sum, yield* sumUp(plan, prepared, own.masks, predictions));
+  return quotient(plan, sum);
+}
+
+/** In the order of windows and prompts, so that the order in which predictions come makes no difference. */
+function* sumUp(
+  { grid, memo, views }: Plan,
+  { fusion }: Strategy,
+  masks: readonly Float32Array[],
+  predictions: Prediction[],
+): Steps<Sum> {
+  const planeSize = grid.height * grid.width;
+  const [value, weight] = [new Float64Array(grid.channels * planeSize), new Float64Array(planeSize)];
+  const inWindow = memo.recall(['window weights', fusion.windowWeights], () =>
+    windowWeights(fusion.windowWeights, views[0]),
+  );
+  for (const { view, prompt, latents } of [...predictions].sort(
+    (a, b) => a.view.index - b.view.index || a.prompt - b.prompt,
+  )) {
+    const cells = cellsOf(view, grid.width);
+    const noise = latents.data;
+    for (let i = 0; i < cells.length; i++) {
+      const cell = cells[i];
+      const w = masks[prompt][cell] * inWindow[i];
+      if (w === 0) continue;
+      weight[cell] += w;
+      for (let c = 0; c < grid.channels; c++) value[c * planeSize + cell] += w * noise[c * cells.length + i];
+    }
+    yield;
+  }
+  return { value, weight };
+}
+
+function fillGaps(sum: Sum, other: Sum): void {
+  const cells = sum.weight.length;
+  for (let i = 0; i < sum.value.length; i++) if (sum.weight[i % cells] === 0) sum.value[i] = other.value[i];
+  for (let i = 0; i < cells; i++) if (sum.weight[i] === 0) sum.weight[i] = other.weight[i];
+}
+
+function quotient(plan: Plan, { value, weight }: Sum): Tensor<'float32'> {
+  const { grid } = plan;
+  const painted = paintedShare(plan);
   const missing = weight.findIndex((sum, cell) => sum === 0 && painted?.[cell] !== 0);
   if (missing >= 0) {
     const cell = `cell (${missing % grid.width}, ${Math.floor(missing / grid.width)}) has none`;
     throw new InvalidInputError('predictions', cell, 'at least one prediction for every latent cell');
   }
   const fused = new Float32Array(value.length);
-  for (let i = 0; i < fused.length; i++) fused[i] = weight[i % weight.length] === 0 ? 0 : value[i] / weight[i % weight.length];
+  for (let i = 0; i < fused.length; i++)
+    fused[i] = weight[i % weight.length] === 0 ? 0 : value[i] / weight[i % weight.length];
   return Tensor.float32(fused, [1, grid.channels, grid.height, grid.width]);
-}
-
-/** The fused prediction of all windows and prompts at once: what the sampler does piece by piece. */
-export function fuse(job: SamplingJob, index: number, predictions: Prediction[]): Tensor<'float32'> {
-  const sum = startFusion(job);
-  addPredictions(job, index, sum, predictions);
-  return finishFusion(job, sum);
 }

@@ -32,7 +32,12 @@ const memories = new WeakMap<DiffusionModel, Memory>();
  * @param height, width in pixels
  * @returns [1, C, h, w] per colour; they are shared, so nobody may write into them
  */
-export async function encodeColours(model: DiffusionModel, colours: Colour[], [height, width]: Size, options: CallOptions = {}): Promise<Tensor<'float32'>[]> {
+export async function encodeColours(
+  model: DiffusionModel,
+  colours: Colour[],
+  [height, width]: Size,
+  options: CallOptions = {},
+): Promise<Tensor<'float32'>[]> {
   const memory = memories.get(model) ?? { latents: new Map(), enough: new Map() };
   memories.set(model, memory);
   const keyOf = (colour: Colour): string => `${colour.join()} ${height}x${width}`;
@@ -41,14 +46,22 @@ export async function encodeColours(model: DiffusionModel, colours: Colour[], [h
     const known = memory.latents.get(keyOf(colour));
     if (known) found.set(keyOf(colour), known);
   }
-  const missing = new Map(colours.filter((colour) => !found.has(keyOf(colour))).map((colour) => [keyOf(colour), colour]));
+  const missing = new Map(
+    colours.filter((colour) => !found.has(keyOf(colour))).map((colour) => [keyOf(colour), colour]),
+  );
   const encoded = await encodeEach(model, [...missing.values()], [height, width], memory, options);
   [...missing.keys()].forEach((key, i) => found.set(key, encoded[i]));
-  remember(memory, found);
+  keepUsed(memory, found);
   return colours.map((colour) => found.get(keyOf(colour))!);
 }
 
-async function encodeEach(model: DiffusionModel, colours: Colour[], size: Size, { enough }: Memory, options: CallOptions): Promise<Tensor<'float32'>[]> {
+async function encodeEach(
+  model: DiffusionModel,
+  colours: Colour[],
+  size: Size,
+  { enough }: Memory,
+  options: CallOptions,
+): Promise<Tensor<'float32'>[]> {
   const key = size.join();
   const encoded: Tensor<'float32'>[] = [];
   if (colours.length > 0 && !enough.has(key)) {
@@ -65,7 +78,13 @@ async function encodeEach(model: DiffusionModel, colours: Colour[], size: Size, 
  * Half the size where that gives the same latents, else the size itself. It does not for encoders whose
  * normalisations or attention look at the whole picture.
  */
-async function smallestEnough(model: DiffusionModel, colour: Colour, size: Size, whole: Tensor<'float32'>, options: CallOptions): Promise<Size> {
+async function smallestEnough(
+  model: DiffusionModel,
+  colour: Colour,
+  size: Size,
+  whole: Tensor<'float32'>,
+  options: CallOptions,
+): Promise<Size> {
   const multiple = model.facts.sizeMultiple ?? 8 * model.facts.latentFactor;
   const half = size.map((side) => Math.min(side, Math.ceil(side / 2 / multiple) * multiple)) as unknown as Size;
   if (half.join() === size.join()) return size;
@@ -103,7 +122,12 @@ function stretchedLine(from: number, to: number): number[] {
   return Array.from({ length: to }, (_, i) => Math.max(Math.min(i, middle), i - (to - from)));
 }
 
-async function encodePlain(model: DiffusionModel, colours: Colour[], [height, width]: Size, options: CallOptions): Promise<Tensor<'float32'>[]> {
+async function encodePlain(
+  model: DiffusionModel,
+  colours: Colour[],
+  [height, width]: Size,
+  options: CallOptions,
+): Promise<Tensor<'float32'>[]> {
   const encoded: Tensor<'float32'>[] = [];
   for (let i = 0; i < colours.length; i += IMAGES_PER_CALL) {
     const images = colours.slice(i, i + IMAGES_PER_CALL).map((colour) => plainImage(colour, height, width));
@@ -119,7 +143,7 @@ export function plainImage(colour: Colour, height: number, width: number): Tenso
   return Tensor.uint8(data, [height, width, 3]);
 }
 
-function remember({ latents }: Memory, used: Map<string, Tensor<'float32'>>): void {
+function keepUsed({ latents }: Memory, used: Map<string, Tensor<'float32'>>): void {
   for (const [key, value] of used) {
     latents.delete(key);
     latents.set(key, value);

@@ -6,16 +6,25 @@
  */
 import { MultiDiffusionError, throwIfCancelled } from '../errors';
 import type { DiffusionModel } from '../model';
+import { predictedOriginal } from '../schedulers/common';
+import { levelBefore } from '../schedulers/level';
 import { findNotFinite, Tensor } from '../tensor';
-import { prepareInputs } from './bootstrap';
-import { addPredictions, finishFusion, startFusion } from './fusion';
+import { inTurns } from '../turns';
+import type { Finding } from '../types';
+import { prepareBackgrounds, prepareInputsInSteps } from './bootstrap';
+import { findProblems } from './findings';
+import { fuseInSteps } from './fusion';
 import { predictNoise } from './guidance';
-import type { SampleRequest, SamplingJob, Timings } from './job';
-import { foresee } from './levels';
-import { createJob } from './prepare';
-import type { Finding } from './types';
-import type { View } from './views';
-import { Reach, weightsAt } from './weights';
+import { createPlan, type Plan, type Progress, type SampleRequest } from './plan';
+import { startState, type State, type Timings } from './state';
+
+/** Asks for the canvas' model output at evaluation state.index, [1, C, H, W]; may replace state.latents before the step. */
+export type Evaluate = (
+  model: DiffusionModel,
+  plan: Plan,
+  state: State,
+  signal?: AbortSignal,
+) => Promise<Tensor<'float32'>>;
 
 export interface SampleResult {
   /** [1, C, h, w], scaled as the UNet uses them. */
@@ -39,71 +48,84 @@ export interface SampleResult {
   views: number;
 }
 
-/** Asks for the canvas' model output at evaluation `index`, [1, C, H, W]; may replace job.latents before the step. */
-export type Evaluate = (model: DiffusionModel, job: SamplingJob, index: number, signal?: AbortSignal) => Promise<Tensor<'float32'>>;
-
 /**
  * Makes the latents of a picture.
- * @param evaluate prepares, predicts and fuses one step; another one, such as a loop of nodes, must end in the same tensor
+ * @param evaluate prepares, predicts and fuses one step; another one than the built-in, such as a loop of
+ *   nodes, must end in the same tensor
  * @throws InvalidInputError and MissingInputError for what is wrong with the request; CancelledError between two
  *   calls of the model when the request's signal is aborted; whatever the model throws
  */
-export async function sample(model: DiffusionModel, request: SampleRequest, evaluate: Evaluate = evaluateWindows): Promise<SampleResult> {
+export async function sample(
+  model: DiffusionModel,
+  request: SampleRequest,
+  evaluate?: Evaluate,
+): Promise<SampleResult> {
   const { signal, onStep } = request;
   throwIfCancelled(signal);
-  const job = await createJob(model, request);
+  if (model.sampleElsewhere && !evaluate) return (await model.sampleElsewhere(request)) as SampleResult;
   const started = performance.now();
-  const total = job.scheduler.timesteps.length;
-  while (job.index < total) {
-    const { index } = job;
+  const { plan, state } = await begin(model, request);
+  while (state.index < plan.evaluations) {
     throwIfCancelled(signal);
-    const fused = await evaluate(model, job, index, signal);
-    takeStep(job, index, fused);
-    await onStep?.({ index: job.index, total, timestep: job.scheduler.timesteps[index], latents: job.latents, foresee: job.foresee });
+    takeStep(plan, state, await (evaluate ?? evaluateStep)(model, plan, state, signal));
+    await onStep?.(progressOf(plan, state));
   }
-  job.timings.total += performance.now() - started;
-  return resultOf(job);
-}
-
-/** Bootstrapping, prediction and fusion, a batch of windows after the other. */
-async function evaluateWindows(model: DiffusionModel, job: SamplingJob, index: number, signal?: AbortSignal): Promise<Tensor<'float32'>> {
-  const sum = startFusion(job);
-  for (const views of viewBatches(job, index)) {
-    throwIfCancelled(signal);
-    const inputs = prepareInputs(job, index, views);
-    const predictions = await predictNoise(model, job, index, inputs, { signal });
-    addPredictions(job, index, sum, predictions);
-  }
-  return finishFusion(job, sum);
+  state.timings.total = performance.now() - started;
+  return resultOf(plan, state);
 }
 
 /**
- * One scheduler step on the shared latents: moves the job on.
+ * The plan of a request, and the state before its first step.
+ * @throws InvalidInputError, MissingInputError naming the property; CancelledError
+ */
+export async function begin(model: DiffusionModel, request: SampleRequest): Promise<{ plan: Plan; state: State }> {
+  const plan = await createPlan(model.facts, request);
+  const state = startState(plan);
+  state.findings.push(...(await inTurns(findProblems(plan, request.regions ?? []))));
+  state.findings.push(...(await prepareBackgrounds(model, plan, plan.strategy, state, { signal: request.signal })));
+  return { plan, state };
+}
+
+/** The model's output for the canvas, as the paper has it. */
+async function evaluateStep(
+  model: DiffusionModel,
+  plan: Plan,
+  state: State,
+  signal?: AbortSignal,
+): Promise<Tensor<'float32'>> {
+  const inputs = await inTurns(prepareInputsInSteps(plan, plan.strategy, state));
+  const predictions = await predictNoise(model, plan, inputs, state, { signal });
+  return inTurns(fuseInSteps(plan, plan.strategy, state, predictions));
+}
+
+/**
+ * One scheduler step on the shared latents: moves the state on.
  * @param fused the canvas' model output, [1, C, H, W]
  * @throws MultiDiffusionError INFERENCE when it is not finite
  */
-export function takeStep(job: SamplingJob, index: number, fused: Tensor<'float32'>): void {
+export function takeStep(plan: Plan, state: State, fused: Tensor<'float32'>): void {
+  const { evaluations, kept, scheduler, stepNoise } = plan;
+  const { index, latents } = state;
   if (findNotFinite(fused.data) >= 0) {
     throw new MultiDiffusionError(
       'INFERENCE',
-      `The model's output at step ${index + 1} of ${job.scheduler.timesteps.length} is not finite (NaN or infinite). ` +
+      `The model's output at step ${index + 1} of ${evaluations} is not finite (NaN or infinite). ` +
         'The model may have overflowed in half precision, or its files are damaged: try a float32 export.',
     );
   }
-  const { latents, scheduler } = job;
-  const { kept } = job;
-  job.foresee = () => {
-    const foreseen = foresee(scheduler, index, latents, fused);
-    return kept ? keepOutside(foreseen, kept.image, kept.painted) : foreseen;
+  state.predictedOriginal = () => {
+    const level = levelBefore(scheduler, index);
+    const predicted = predictedOriginal(scheduler.predictionType, fused, latents, level);
+    return kept ? keepOutside(predicted, kept.image, kept.painted) : predicted;
   };
-  job.latents = scheduler.step(fused, index, job.latents, job.stepNoise);
-  if (kept) job.latents = keepOutside(job.latents, levelOfKept(job, index + 1, kept.image), kept.painted);
-  job.index = index + 1;
+  const stepped = scheduler.step(fused, index, latents, stepNoise);
+  state.latents = kept ? keepOutside(stepped, keptBefore(plan, index + 1, kept.image), kept.painted) : stepped;
+  state.index = index + 1;
 }
 
 /** The picture that is kept, noised to the level before evaluation `index`; in the end as it is. */
-function levelOfKept({ scheduler, noise }: SamplingJob, index: number, image: Tensor<'float32'>): Tensor<'float32'> {
-  return index < scheduler.timesteps.length ? scheduler.addNoise(image, noise, index) : image;
+function keptBefore({ evaluations, noise, scheduler }: Plan, index: number, image: Tensor<'float32'>) {
+  return index < evaluations ? scheduler.addNoise(image, noise, index) : image;
 }
 
 /** What is painted, and outside the regions what is kept. */
@@ -117,39 +139,25 @@ function keepOutside(latents: Tensor<'float32'>, kept: Tensor<'float32'>, painte
   return Tensor.float32(mixed, latents.dims);
 }
 
-/** Whole windows, as many at a time as fit into one call of the model: memory is bounded by the call, not by the canvas. */
-function* viewBatches(job: SamplingJob, index: number): Generator<View[]> {
-  const { reach } = weightsAt(job, index);
-  let batch: View[] = [];
-  let rows = 0;
-  for (const view of job.views) {
-    const more = 2 * reach[view.index].filter((extent) => extent !== Reach.None).length;
-    if (batch.length && rows + more > job.rowsPerCall) {
-      yield batch;
-      batch = [];
-      rows = 0;
-    }
-    batch.push(view);
-    rows += more;
-  }
-  yield batch;
+function progressOf({ evaluations, scheduler }: Plan, { index, latents, predictedOriginal }: State): Progress {
+  return { index, total: evaluations, timestep: scheduler.timesteps[index - 1], latents, predictedOriginal };
 }
 
-function resultOf(job: SamplingJob): SampleResult {
-  const evaluations = job.scheduler.timesteps.length;
+function resultOf(plan: Plan, { findings, latents, timings, unetRows }: State): SampleResult {
+  const { evaluations, height, options, prompts, scheduler, seed, strategy, views, width } = plan;
   return {
-    latents: job.latents,
-    width: job.width,
-    height: job.height,
-    seed: job.seed,
-    steps: job.steps,
-    scheduler: job.scheduler.name,
-    findings: job.findings,
-    timings: job.timings,
-    unetRows: job.unetRows,
-    referenceRows: 2 * job.prompts.length * job.views.length * evaluations,
-    bootstrapEvaluations: job.bootstrapEvaluations,
+    latents,
+    width,
+    height,
+    seed,
+    steps: options.steps,
+    scheduler: scheduler.name,
+    findings,
+    timings,
+    unetRows,
+    referenceRows: 2 * prompts.length * views.length * evaluations,
+    bootstrapEvaluations: strategy.bootstrapping.evaluations,
     evaluations,
-    views: job.views.length,
+    views: views.length,
   };
 }

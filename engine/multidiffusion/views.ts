@@ -1,12 +1,7 @@
 /** Windows over a canvas larger than the model was trained for. */
+import { spread } from '../spread';
+import type { Grid } from '../types';
 import { Tensor } from '../tensor';
-
-/** The latent canvas: channels, and its size in cells. */
-export interface Grid {
-  channels: number;
-  height: number;
-  width: number;
-}
 
 /** A window, in latent cells. Of a circular canvas it may begin near the right edge and go on at the left one. */
 export interface View {
@@ -30,14 +25,10 @@ export function spreadViews(grid: Grid, window: number, stride: number, circular
   const width = Math.min(window, grid.width);
   const views: View[] = [];
   for (const y of spread(grid.height, height, stride)) {
-    for (const x of circular ? spreadRound(grid.width, stride) : spread(grid.width, width, stride)) views.push({ index: views.length, x, y, height, width });
+    for (const x of circular ? spreadRound(grid.width, stride) : spread(grid.width, width, stride))
+      views.push({ index: views.length, x, y, height, width });
   }
   return views;
-}
-
-function spread(length: number, window: number, stride: number): number[] {
-  const steps = Math.ceil((length - window) / stride);
-  return Array.from({ length: steps + 1 }, (_, i) => (steps ? Math.round((i * (length - window)) / steps) : 0));
 }
 
 function spreadRound(length: number, stride: number): number[] {
@@ -85,4 +76,20 @@ export function roll(latents: Tensor<'float32'>, down: number, right: number): T
 
 function wrap(place: number, length: number): number {
   return ((place % length) + length) % length;
+}
+
+/**
+ * What each cell of a window weighs against the same cell of another window: less towards the edges, where
+ * the model sees less of the surroundings. 'gaussian' has a standard deviation of a tenth of the window
+ * and 'quartic' is (1 − u²)² (Jiménez 2023, "Mixture of Diffusers", and its program).
+ */
+export function windowWeights(kind: string, { height, width }: View): Float64Array {
+  const profile = (length: number): number[] =>
+    Array.from({ length }, (_, i) => {
+      const u = (2 * i + 1) / length - 1; // of the cell's middle, from -1 to 1
+      if (kind === 'gaussian') return Math.exp(-((u / 2 / 0.1) ** 2) / 2);
+      return kind === 'quartic' ? (1 - u * u) ** 2 : 1;
+    });
+  const [rows, columns] = [profile(height), profile(width)];
+  return Float64Array.from({ length: height * width }, (_, i) => rows[Math.floor(i / width)] * columns[i % width]);
 }

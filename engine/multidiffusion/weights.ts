@@ -1,8 +1,11 @@
 /** Who counts for how much in which cell, at each model evaluation. */
-import type { SamplingJob } from './job';
-import { noiseLevel } from './levels';
-import { largest } from './masks';
-import { cellsOf, type View } from './views';
+import { largest } from '../regions/masks';
+import { type Edges, softEdges } from '../regions/region';
+import { noiseLevel } from '../schedulers/level';
+import { atOnce, type Steps } from '../turns';
+import type { Plan } from './plan';
+import type { Fusion, Strategy } from './strategy';
+import { cellsOf } from './views';
 
 /** How much of a window a prompt holds. */
 export enum Reach {
@@ -11,90 +14,121 @@ export enum Reach {
   Whole,
 }
 
-/** The weights in a phase of the job in which they do not change. */
 export interface FusionWeights {
-  /** Which regions act, and which of them are bootstrapped. */
-  phase: string;
   /** Per prompt, over the canvas' cells: M_p. Where a bootstrapped prompt weighs nothing, its input is not the shared latents. */
-  masks: Float32Array[];
+  readonly masks: readonly Float32Array[];
   /** [view][prompt]: pairs without reach need no evaluation. */
-  reach: Reach[][];
+  readonly reach: readonly Reach[][];
   /** Per prompt, whether it has its own input now. */
-  bootstrapped: boolean[];
+  readonly bootstrapped: readonly boolean[];
 }
 
 /**
  * The weights at a model evaluation. A region weighs as much as its mask; while it is bootstrapped only where
  * it holds the cell, because elsewhere it predicts the noise of another input. The background gets what is
- * left, max(0, 1 − ΣM_p), or the backgroundWeight if that is more. With fusion 'first' or 'last' the regions
+ * left, max(0, 1 − ΣM_p), or the backgroundWeight if that is more. With overlap 'first' or 'last' the regions
  * first hide what lies below them.
  */
-export function weightsAt(job: SamplingJob, index: number): FusionWeights {
-  const bootstrapped = job.regions.map((region) => region.bootstrap && index < job.bootstrapEvaluations);
-  const active = job.regions.map((region) => index >= region.first && index < region.last);
-  const growth = job.options.growingMasks ? ` ${index}` : '';
-  const phase = active.map((on, p) => (on ? (bootstrapped[p] ? 'b' : 'a') : '-')).join('') + growth;
-  if (job.weights?.phase !== phase) {
-    const masks = job.regions.map(({ mask, blurred }, p) => {
-      if (!active[p]) return new Float32Array(mask.soft.length);
-      if (blurred) return grownMask(blurred, noiseLevel(job.scheduler, index));
-      return bootstrapped[p] ? mask.soft.map((m, i) => (mask.hard[i] ? m : 0)) : mask.soft.slice();
-    });
-    job.weights = divide(job, phase, masks, bootstrapped, job.options.backgroundWeight);
-  }
-  return job.weights;
+export function weightsAt(plan: Plan, strategy: Strategy, index: number): FusionWeights {
+  return atOnce(weightsAtInSteps(plan, strategy, index));
+}
+
+/** As weightsAt, in steps; what it has worked out is remembered. */
+export function* weightsAtInSteps(
+  plan: Plan,
+  { bootstrapping, fusion }: Strategy,
+  index: number,
+): Steps<FusionWeights> {
+  const bootstraps = index >= plan.blind && index < bootstrapping.evaluations;
+  const bootstrapped = plan.regions.map((region) => region.bootstrap && bootstraps);
+  const active = plan.regions.map((region) => index >= region.first && index < region.last);
+  const weigh = ({ mask, blurred }: Edges, p: number): Float32Array => {
+    if (!active[p]) return new Float32Array(mask.soft.length);
+    if (blurred) return grownMask(blurred, noiseLevel(plan.scheduler, index));
+    return bootstrapped[p] ? mask.soft.map((m, i) => (mask.hard[i] ? m : 0)) : mask.soft.slice();
+  };
+  return yield* plan.memo.recallInSteps(
+    ['weights', fusion, active, bootstrapped, fusion.growingMasks && index],
+    function* () {
+      const masks: Float32Array[] = [];
+      for (const [p, edges] of (yield* edgesAt(plan, fusion)).entries()) {
+        masks.push(weigh(edges, p));
+        yield;
+      }
+      return yield* divide(plan, fusion, masks, bootstrapped);
+    },
+  );
 }
 
 /** The weights after bootstrapping, with every region acting: how the picture is divided in general. */
-export function overallWeights(job: SamplingJob): FusionWeights {
-  const masks = job.regions.map(({ mask }) => mask.soft.slice());
-  return divide(job, 'all', masks, masks.map(() => false), 0);
+export function* overallWeights(plan: Plan): Steps<FusionWeights> {
+  const masks = plan.regions.map(({ mask }) => mask.soft.slice());
+  const bootstrapped = masks.map(() => false);
+  return yield* divide(plan, { ...plan.strategy.fusion, backgroundWeight: 0 }, masks, bootstrapped);
+}
+
+/** What regions weigh at and near their edges. */
+function* edgesAt(plan: Plan, { feather, growingMasks }: Fusion): Steps<readonly Edges[]> {
+  const { grid, options, regions, strategy } = plan;
+  if (feather === undefined && growingMasks === strategy.fusion.growingMasks) return regions;
+  const side = Math.min(grid.height, grid.width);
+  const canvas = { grid, circular: options.circular, growingMasks };
+  return yield* plan.memo.recallInSteps(['edges', feather, growingMasks], function* () {
+    const edges: Edges[] = [];
+    for (const region of regions)
+      edges.push(yield* softEdges(region.outline, feather === undefined ? region.feather : feather * side, canvas));
+    return edges;
+  });
 }
 
 /** @param regions their masks; they become weights in place */
-function divide(job: SamplingJob, phase: string, regions: Float32Array[], bootstrapped: boolean[], backgroundWeight: number): FusionWeights {
-  const left = job.options.fusion === 'average' ? averaged(job, regions) : stacked(job, regions);
-  const painted = discards(job);
-  const background = left.map((weight, i) => (painted?.[i] === 0 ? 0 : Math.max(weight, backgroundWeight)));
+function* divide(plan: Plan, fusion: Fusion, regions: Float32Array[], bootstrapped: boolean[]): Steps<FusionWeights> {
+  const left = yield* fusion.overlap === 'average' ? averaged(plan, regions) : stacked(plan, regions, fusion.overlap);
+  const painted = paintedShare(plan);
+  const background = left.map((weight, i) => (painted?.[i] === 0 ? 0 : Math.max(weight, fusion.backgroundWeight)));
   const masks = [background, ...regions];
-  const reach = job.views.map((view) => {
-    const cells = cellsOf(view, job.grid.width);
-    return masks.map((mask) => reachOf(mask, cells));
-  });
-  return { phase, masks, reach, bootstrapped: [false, ...bootstrapped] };
+  const reach: Reach[][] = [];
+  for (const view of plan.views) {
+    const cells = cellsOf(view, plan.grid.width);
+    reach.push(masks.map((mask) => reachOf(mask, cells)));
+    yield;
+  }
+  return { masks, reach, bootstrapped: [false, ...bootstrapped] };
 }
 
 /**
  * Where a picture is kept, whatever is predicted is thrown away: there the background need not be evaluated. But not if
  * the scheduler's thresholding makes every cell depend on all.
- * @returns for each cell the share that is painted
+ * @returns for each cell the share that is painted; undefined when all of it is
  */
-export function discards({ kept, scheduler }: SamplingJob): Float32Array | undefined {
+export function paintedShare({ kept, scheduler }: Plan): Float32Array | undefined {
   return scheduler.config.thresholding === true ? undefined : kept?.painted;
 }
 
 /** The paper's rule, with a weight per region. In place; returns what is left for the background. */
-function averaged(job: SamplingJob, masks: Float32Array[]): Float32Array {
-  const left = new Float32Array(job.grid.height * job.grid.width).fill(1);
-  masks.forEach((mask, p) => {
-    const { weight } = job.regions[p];
+function* averaged({ grid, regions }: Plan, masks: Float32Array[]): Steps<Float32Array> {
+  const left = new Float32Array(grid.height * grid.width).fill(1);
+  for (const [p, mask] of masks.entries()) {
+    const { weight } = regions[p];
     for (let i = 0; i < mask.length; i++) {
       left[i] = remains(left[i], mask[i]);
       mask[i] *= weight;
     }
-  });
+    yield;
+  }
   return left;
 }
 
 /** Front to back, each region takes what those before it left. In place; returns what is left for the background. */
-function stacked(job: SamplingJob, masks: Float32Array[]): Float32Array {
-  const left = new Float32Array(job.grid.height * job.grid.width).fill(1);
-  const frontToBack = job.options.fusion === 'first' ? masks : [...masks].reverse();
+function* stacked({ grid }: Plan, masks: Float32Array[], onTop: 'first' | 'last'): Steps<Float32Array> {
+  const left = new Float32Array(grid.height * grid.width).fill(1);
+  const frontToBack = onTop === 'first' ? masks : [...masks].reverse();
   for (const mask of frontToBack) {
     for (let i = 0; i < mask.length; i++) {
       mask[i] = Math.min(mask[i], left[i]);
       left[i] = remains(left[i], mask[i]);
     }
+    yield;
   }
   return left;
 }
@@ -118,20 +152,4 @@ function reachOf(mask: Float32Array, cells: Int32Array): Reach {
 function grownMask(blurred: Float32Array, level: number): Float32Array {
   const threshold = Math.min(level, largest(blurred) * (1 - 1e-6));
   return blurred.map((m) => (m > threshold ? 1 : 0));
-}
-
-/**
- * What each cell of a window weighs against the same cell of another window: less towards the edges, where
- * the model sees less of the surroundings. 'gaussian' has a standard deviation of a tenth of the window
- * and 'quartic' is (1 − u²)² (Jiménez 2023, "Mixture of Diffusers", and its program).
- */
-export function windowWeights(kind: string, { height, width }: View): Float64Array {
-  const profile = (length: number): number[] =>
-    Array.from({ length }, (_, i) => {
-      const u = (2 * i + 1) / length - 1; // of the cell's middle, from -1 to 1
-      if (kind === 'gaussian') return Math.exp(-((u / 2 / 0.1) ** 2) / 2);
-      return kind === 'quartic' ? (1 - u * u) ** 2 : 1;
-    });
-  const [rows, columns] = [profile(height), profile(width)];
-  return Float64Array.from({ length: height * width }, (_, i) => rows[Math.floor(i / width)] * columns[i % width]);
 }

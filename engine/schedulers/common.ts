@@ -4,7 +4,7 @@
  */
 import { InvalidInputError, MultiDiffusionError } from '../errors';
 import { Tensor } from '../tensor';
-import type { Level } from './noise-levels';
+import type { Level } from './level';
 import type { PredictionType, Scheduler, SchedulerConfig, StepNoise } from './scheduler';
 
 type Latents = Tensor<'float32'>;
@@ -15,10 +15,17 @@ export interface RunOptions {
   eta?: number;
   /** How many steps to leave out at the noisy end, to start from a picture: noise it by addNoise(picture, noise, 0). Default 0. */
   startStep?: number;
+  /** Of flow matching: the noise levels before they are shifted, one for each step, instead of the scheduler's own. */
+  sigmas?: number[];
+  /** Of flow matching with use_dynamic_shifting: how far they are shifted; see dynamicShift. */
+  mu?: number;
 }
 
+/** The choices with their defaults. */
+export type Run = Required<Pick<RunOptions, 'eta' | 'startStep'>> & RunOptions;
+
 /** Makes one scheduler for one run. */
-export type SchedulerFactory = (config: SchedulerConfig, steps: number, options: Required<RunOptions>) => Scheduler;
+export type SchedulerFactory = (config: SchedulerConfig, steps: number, options: Run) => Scheduler;
 
 /** Where sums are taken, kept because steps are many and garbage costs time; nothing outlives a call. */
 let scratch = new Float64Array(0);
@@ -39,13 +46,50 @@ export function combine(...terms: [coefficient: number, tensor: Latents][]): Lat
  * Of pure noise a noise prediction tells nothing: x0 is infinite, which is only of use where it is clipped.
  * @throws InvalidInputError when there is such a level
  */
-export function checkSignal(name: string, fields: ClipFields & { prediction_type: PredictionType }, levels: Level[]): void {
-  if (fields.prediction_type !== 'epsilon' || (fields.clip_sample && !fields.thresholding) || levels.every(({ alpha }) => alpha > 0)) return;
-  throw new InvalidInputError('prediction_type', 'epsilon', `v_prediction or sample where rescale_betas_zero_snr leaves no signal at the first timestep (${name})`);
+export function checkSignal(
+  name: string,
+  fields: ClipFields & { prediction_type: PredictionType },
+  levels: Level[],
+): void {
+  if (
+    fields.prediction_type !== 'epsilon' ||
+    (fields.clip_sample && !fields.thresholding) ||
+    levels.every(({ alpha }) => alpha > 0)
+  )
+    return;
+  throw new InvalidInputError(
+    'prediction_type',
+    'epsilon',
+    `v_prediction or sample where rescale_betas_zero_snr leaves no signal at the first timestep (${name})`,
+  );
+}
+
+/**
+ * A flow is predicted along flow matching's levels only.
+ * @throws InvalidInputError
+ */
+export function checkFlow(
+  name: string,
+  fields: { prediction_type: PredictionType; use_flow_sigmas: boolean; shift_terminal?: number },
+): void {
+  if (fields.use_flow_sigmas) return;
+  if (fields.shift_terminal !== undefined)
+    throw new InvalidInputError(
+      'shift_terminal',
+      fields.shift_terminal,
+      `none where use_flow_sigmas is false (${name})`,
+    );
+  if (fields.prediction_type === 'flow_prediction')
+    throw new InvalidInputError('use_flow_sigmas', false, `true where prediction_type is flow_prediction (${name})`);
 }
 
 /** The picture x0 that a model output means for a sample at `level` (v: Salimans and Ho 2022, appendix D). */
-export function toOriginal(type: PredictionType, output: Latents, sample: Latents, { alpha, sigma }: Level): Latents {
+export function predictedOriginal(
+  type: PredictionType,
+  output: Latents,
+  sample: Latents,
+  { alpha, sigma }: Level,
+): Latents {
   const scale = Math.hypot(alpha, sigma); // 1 unless the level is in the exploding scale
   switch (type) {
     case 'epsilon': {
@@ -56,11 +100,18 @@ export function toOriginal(type: PredictionType, output: Latents, sample: Latent
       return combine([alpha / scale ** 2, sample], [-sigma / scale, output]);
     case 'sample':
       return output;
+    case 'flow_prediction': // noise − picture
+      return combine([1 / (alpha + sigma), sample], [-sigma / (alpha + sigma), output]);
   }
 }
 
 /** The noise ε that a model output means for a sample at `level`. */
-export function toNoise(type: PredictionType, output: Latents, sample: Latents, { alpha, sigma }: Level): Latents {
+export function predictedNoise(
+  type: PredictionType,
+  output: Latents,
+  sample: Latents,
+  { alpha, sigma }: Level,
+): Latents {
   const scale = Math.hypot(alpha, sigma);
   switch (type) {
     case 'epsilon':
@@ -69,6 +120,8 @@ export function toNoise(type: PredictionType, output: Latents, sample: Latents, 
       return combine([alpha / scale, output], [sigma / scale ** 2, sample]);
     case 'sample':
       return combine([1 / sigma, sample], [-alpha / sigma, output]);
+    case 'flow_prediction':
+      return combine([1 / (alpha + sigma), sample], [alpha / (alpha + sigma), output]);
   }
 }
 
@@ -135,10 +188,17 @@ export function makeScheduler({ levels, advance, exploding, ...parts }: Parts): 
     addNoise: (original, noise, index) => combine([levels[index].alpha, original], [levels[index].sigma, noise]),
     step(output, index, sample, noise) {
       if (index !== next) {
-        throw new MultiDiffusionError('INVALID_INPUT', `${parts.name} was asked for step ${index} when step ${next} of ${levels.length} was due. Take each step once, in order.`);
+        throw new MultiDiffusionError(
+          'INVALID_INPUT',
+          `${parts.name} was asked for step ${index} when step ${next} of ${levels.length} was due. Take each step once, in order.`,
+        );
       }
       if (output.size !== sample.size) {
-        throw new InvalidInputError('modelOutput', `[${output.dims.join(', ')}]`, `the shape of the sample, [${sample.dims.join(', ')}]`);
+        throw new InvalidInputError(
+          'modelOutput',
+          `[${output.dims.join(', ')}]`,
+          `the shape of the sample, [${sample.dims.join(', ')}]`,
+        );
       }
       next++;
       return advance(output, index, sample, noise);

@@ -4,7 +4,7 @@
  * left alone, for files keep fields of other schedulers that they were converted from.
  */
 import { InvalidInputError } from '../errors';
-import type { SchedulerConfig } from './scheduler';
+import type { PredictionType, SchedulerConfig } from './scheduler';
 
 export interface Field<T> {
   readonly fallback: T;
@@ -28,7 +28,8 @@ export function readFields<F extends Fields>(scheduler: string, fields: F, confi
     const value = config[name];
     const absent = value === undefined || value === null || defaulted.includes(name);
     values[name] = absent ? field.fallback : field.read(value);
-    if (values[name] === undefined && !absent) throw new InvalidInputError(name, value, `${field.allowed} (${scheduler})`);
+    if (values[name] === undefined && !absent)
+      throw new InvalidInputError(name, value, `${field.allowed} (${scheduler})`);
   }
   return values as FieldValues<F>;
 }
@@ -59,7 +60,8 @@ export function integer(fallback: number, min: number, max: number): Field<numbe
   return {
     fallback,
     allowed: `a whole number from ${min} to ${max}`,
-    read: (value) => (Number.isInteger(value) && (value as number) >= min && (value as number) <= max ? (value as number) : undefined),
+    read: (value) =>
+      Number.isInteger(value) && (value as number) >= min && (value as number) <= max ? (value as number) : undefined,
   };
 }
 
@@ -77,11 +79,20 @@ export function numbers(): Field<number[] | undefined> {
 }
 
 /** @param synonyms values of related schedulers, and what stands for them here */
-export function choice<T extends string>(fallback: T, choices: readonly T[], synonyms: Record<string, T> = {}): Field<T> {
+export function choice<T extends string>(
+  fallback: T,
+  choices: readonly T[],
+  synonyms: Record<string, T> = {},
+): Field<T> {
   return {
     fallback,
     allowed: choices.join(', '),
-    read: (value) => (choices.includes(value as T) ? (value as T) : Object.hasOwn(synonyms, String(value)) ? synonyms[String(value)] : undefined),
+    read: (value) =>
+      choices.includes(value as T)
+        ? (value as T)
+        : Object.hasOwn(synonyms, String(value))
+          ? synonyms[String(value)]
+          : undefined,
   };
 }
 
@@ -92,9 +103,17 @@ export const COMMON_FIELDS = {
   beta_end: number(0.02, 0, 1),
   beta_schedule: choice('linear', ['linear', 'scaled_linear', 'squaredcos_cap_v2']),
   trained_betas: numbers(),
-  prediction_type: choice('epsilon', ['epsilon', 'v_prediction', 'sample']),
+  prediction_type: choice<PredictionType>('epsilon', ['epsilon', 'v_prediction', 'sample']),
   steps_offset: integer(0, 0, 100_000),
 };
+
+/** Of the solvers that can follow a flow too. */
+export const FLOW_PREDICTION = choice<PredictionType>('epsilon', [
+  'epsilon',
+  'v_prediction',
+  'sample',
+  'flow_prediction',
+]);
 
 const SPACINGS = ['leading', 'trailing', 'linspace'] as const;
 /** How the timesteps are spread: table 2 of Lin et al. 2023, “Common Diffusion Noise Schedules and Sample Steps are Flawed”. */
@@ -122,19 +141,14 @@ export const SIGMA_FIELDS = {
   sigma_max: optionalNumber(0),
 };
 
-/** Sampling of flow-matching models, which are no diffusion models in the sense of these schedulers. */
-export const FLOW_FIELDS = {
-  use_flow_sigmas: unsupportedFlag('flow-matching models are not supported'),
-  use_dynamic_shifting: unsupportedFlag('flow-matching models are not supported'),
-};
-
 /**
  * Parses JSON as Python writes it: diffusers puts `-Infinity`, which is no JSON, into every
  * DPMSolverMultistepScheduler's file. NaN becomes null.
  * @throws SyntaxError when it isn't JSON otherwise
  */
 export function parsePythonJson(text: string): unknown {
-  const json = text.replace(/"(?:[^"\\]|\\.)*"|-?Infinity|NaN/g, (token) => {
+  // A text that is never closed ends the search: it is looked through once.
+  const json = text.replace(/"[^"\\]*(?:\\[^][^"\\]*)*"?|-?Infinity|NaN/g, (token) => {
     if (token.startsWith('"')) return token;
     return token === 'NaN' ? 'null' : token.replace('Infinity', '1e999'); // beyond what a number holds, so infinite
   });

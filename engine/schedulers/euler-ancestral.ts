@@ -13,7 +13,11 @@ export const eulerAncestral: SchedulerFactory = (config, steps, { startStep }) =
   const sigmas = [...schedule.sigmas, 0].slice(startStep);
 
   return makeKDiffusion({
-    name, config, fields, timesteps, sigmas,
+    name,
+    config,
+    fields,
+    timesteps,
+    sigmas,
     advance(original, index, sample, noise) {
       const [from, to] = [sigmas[index], sigmas[index + 1]];
       const { down, up } = ancestralStep(from, to);

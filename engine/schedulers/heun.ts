@@ -4,7 +4,8 @@ import { CLIP_FIELDS, COMMON_FIELDS, SIGMA_FIELDS, choice, flag, number, readFie
 import { follow, kDiffusionSchedule, makeKDiffusion, slopeAt } from './k-diffusion';
 
 const FIELDS = {
-  ...COMMON_FIELDS, ...SIGMA_FIELDS,
+  ...COMMON_FIELDS,
+  ...SIGMA_FIELDS,
   beta_start: number(0.00085, 0, 1),
   beta_end: number(0.012, 0, 1),
   beta_schedule: choice('linear', ['linear', 'scaled_linear', 'squaredcos_cap_v2', 'exp']),
@@ -21,7 +22,8 @@ export const heun: SchedulerFactory = (config, steps, { startStep }) => {
   const name = 'HeunDiscreteScheduler';
   const fields = readFields(name, FIELDS, config);
   const schedule = kDiffusionSchedule(fields, steps);
-  const twice = (values: number[]) => values.slice(startStep).flatMap((value, i) => (i === 0 ? [value] : [value, value]));
+  const twice = (values: number[]) =>
+    values.slice(startStep).flatMap((value, i) => (i === 0 ? [value] : [value, value]));
   const timesteps = twice(schedule.timesteps);
   const sigmas = [...twice(schedule.sigmas), 0];
 
@@ -29,7 +31,11 @@ export const heun: SchedulerFactory = (config, steps, { startStep }) => {
   let slope: Tensor<'float32'>; // dx/dσ there
 
   return makeKDiffusion({
-    name, config, fields, timesteps, sigmas,
+    name,
+    config,
+    fields,
+    timesteps,
+    sigmas,
     advance(original, index, sample) {
       const sigma = sigmas[index];
       const slopeHere = slopeAt(sample, clip(fields, original), sigma);

@@ -4,10 +4,20 @@
  */
 import { InvalidInputError } from '../errors';
 import { Tensor } from '../tensor';
-import { makeScheduler, toOriginal } from './common';
-import { explodingLevel, linspace, trainingSigmas, type BetaFields } from './noise-levels';
+import { makeScheduler, predictedOriginal } from './common';
+import { veLevel, linspace, trainingSigmas, type BetaFields } from './level';
 import type { PredictionType, Scheduler, SchedulerConfig, StepNoise } from './scheduler';
-import { betaSigmas, exponentialSigmas, karrasSigmas, linspaceTimesteps, sigmaAt, sigmaRange, spacedTimesteps, timestepOfSigma, type SpacingFields } from './timesteps';
+import {
+  betaSigmas,
+  exponentialSigmas,
+  karrasSigmas,
+  linspaceTimesteps,
+  sigmaAt,
+  sigmaRange,
+  spacedTimesteps,
+  timestepOfSigma,
+  type SpacingFields,
+} from './timesteps';
 
 type Latents = Tensor<'float32'>;
 
@@ -28,9 +38,12 @@ interface Fields extends BetaFields, SpacingFields, SpreadFields {
 export function kDiffusionSchedule(fields: Fields, steps: number): { timesteps: number[]; sigmas: number[] } {
   const table = trainingSigmas(fields);
   const train = fields.num_train_timesteps;
-  let timesteps = (fields.timestep_spacing === 'linspace' ? linspaceTimesteps(steps, train) : spacedTimesteps(fields, steps)).map(Math.fround);
+  let timesteps = (
+    fields.timestep_spacing === 'linspace' ? linspaceTimesteps(steps, train) : spacedTimesteps(fields, steps)
+  ).map(Math.fround);
   let sigmas = timesteps.map((t) => sigmaAt(t, table));
-  if (fields.interpolation_type === 'log_linear') sigmas = [...linspace(Math.log(table[train - 1]), Math.log(table[0]), steps + 1).map(Math.exp)];
+  if (fields.interpolation_type === 'log_linear')
+    sigmas = [...linspace(Math.log(table[train - 1]), Math.log(table[0]), steps + 1).map(Math.exp)];
 
   const spread = spreading(fields);
   if (spread) {
@@ -40,7 +53,11 @@ export function kDiffusionSchedule(fields: Fields, steps: number): { timesteps: 
   return { timesteps: timesteps.map(Math.fround), sigmas: sigmas.map(Math.fround) };
 }
 
-const SPREADS = { use_karras_sigmas: karrasSigmas, use_exponential_sigmas: exponentialSigmas, use_beta_sigmas: betaSigmas };
+const SPREADS = {
+  use_karras_sigmas: karrasSigmas,
+  use_exponential_sigmas: exponentialSigmas,
+  use_beta_sigmas: betaSigmas,
+};
 
 /**
  * The function that spreads σ itself, where the configuration asks for one.
@@ -66,12 +83,17 @@ interface Parts {
 /** Puts a scheduler in this scale together. */
 export function makeKDiffusion({ fields, sigmas, advance, ...parts }: Parts): Scheduler {
   const type = fields.prediction_type;
-  const levels = sigmas.slice(0, -1).map(explodingLevel);
+  const levels = sigmas.slice(0, -1).map(veLevel);
   return makeScheduler({
-    ...parts, sigmas, levels, exploding: true, predictionType: type,
+    ...parts,
+    sigmas,
+    levels,
+    exploding: true,
+    predictionType: type,
     // diffusers' rule: leading spacing doesn't begin at the noisiest level, so the picture's own variance counts.
     initNoiseSigma: fields.timestep_spacing === 'leading' ? Math.hypot(sigmas[0], 1) : sigmas[0],
-    advance: (output, index, sample, noise) => advance(toOriginal(type, output, sample, levels[index]), index, sample, noise),
+    advance: (output, index, sample, noise) =>
+      advance(predictedOriginal(type, output, sample, levels[index]), index, sample, noise),
   });
 }
 
@@ -81,12 +103,18 @@ export function makeKDiffusion({ fields, sigmas, advance, ...parts }: Parts): Sc
  */
 export function slopeAt(sample: Latents, original: Latents, sigma: number): Latents {
   const pictures = original.data;
-  return Tensor.float32(sample.data.map((x, i) => Math.fround(x - pictures[i]) / sigma), sample.dims);
+  return Tensor.float32(
+    sample.data.map((x, i) => Math.fround(x - pictures[i]) / sigma),
+    sample.dims,
+  );
 }
 
 /** The sample after its noise level changed by `change` along `slope`. */
 export function follow(sample: Latents, slope: Latents, change: number): Latents {
   const slopes = slope.data;
   const distance = Math.fround(change);
-  return Tensor.float32(sample.data.map((x, i) => x + Math.fround(slopes[i] * distance)), sample.dims);
+  return Tensor.float32(
+    sample.data.map((x, i) => x + Math.fround(slopes[i] * distance)),
+    sample.dims,
+  );
 }

@@ -1,11 +1,16 @@
 import { InvalidInputError } from '../errors';
 import type { Tensor } from '../tensor';
-import { combine, makeScheduler, toNoise, type SchedulerFactory } from './common';
+import { combine, makeScheduler, predictedNoise, type SchedulerFactory } from './common';
 import { COMMON_FIELDS, flag, readFields, spacing } from './config';
-import { alphasCumprod, preservingLevel } from './noise-levels';
+import { alphasCumprod, vpLevel } from './level';
 import { spacedTimesteps } from './timesteps';
 
-const FIELDS = { ...COMMON_FIELDS, timestep_spacing: spacing('leading'), set_alpha_to_one: flag(false), skip_prk_steps: flag(false) };
+const FIELDS = {
+  ...COMMON_FIELDS,
+  timestep_spacing: spacing('leading'),
+  set_alpha_to_one: flag(false),
+  skip_prk_steps: flag(false),
+};
 
 /** Adams–Bashforth: weights of the last outputs, newest first, when 1, 2, 3 or 4 are known. */
 const MULTISTEP = [[1], [3 / 2, -1 / 2], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -9 / 24]];
@@ -35,7 +40,7 @@ export const pndm: SchedulerFactory = (config, steps, { startStep }) => {
   /** Equation 9 of the paper: from timestep `from` to `to` along the predicted noise. */
   const transfer = (output: Latents, sample: Latents, from: number, to: number): Latents => {
     const [alpha, next] = [alphas[from], alphaAt(to)];
-    const epsilon = toNoise(type, output, sample, preservingLevel(alpha));
+    const epsilon = predictedNoise(type, output, sample, vpLevel(alpha));
     const divisor = alpha * Math.sqrt(1 - next) + Math.sqrt(alpha * (1 - alpha) * next);
     return combine([Math.sqrt(next / alpha), sample], [-(next - alpha) / divisor, epsilon]);
   };
@@ -65,13 +70,23 @@ export const pndm: SchedulerFactory = (config, steps, { startStep }) => {
     if (index === 0) start = sample;
     outputs = [output, ...outputs].slice(0, 4);
     const weights = MULTISTEP[outputs.length - 1];
-    return transfer(combine(...outputs.map((k, i): [number, Latents] => [weights[i], k])), sample, timesteps[index], timesteps[index] - stride);
+    return transfer(
+      combine(...outputs.map((k, i): [number, Latents] => [weights[i], k])),
+      sample,
+      timesteps[index],
+      timesteps[index] - stride,
+    );
   };
 
   return makeScheduler({
-    name, config, predictionType: type, timesteps, initNoiseSigma: 1,
-    levels: timesteps.map((t) => preservingLevel(alphas[t])),
-    advance: (output, index, sample) => (index < begin.length ? rungeKutta(output, index, sample) : multistep(output, index, sample)),
+    name,
+    config,
+    predictionType: type,
+    timesteps,
+    initNoiseSigma: 1,
+    levels: timesteps.map((t) => vpLevel(alphas[t])),
+    advance: (output, index, sample) =>
+      index < begin.length ? rungeKutta(output, index, sample) : multistep(output, index, sample),
   });
 };
 
@@ -81,7 +96,12 @@ function repeatSecond(timesteps: number[]): number[] {
 
 /** Four evaluations for each of the first three steps: at its start, twice in its middle, at its end. */
 function rungeKuttaTimesteps(timesteps: number[], half: number): number[] {
-  if (timesteps.length < 4) throw new InvalidInputError('steps', timesteps.length, '4 or more with PNDMScheduler where skip_prk_steps is false');
+  if (timesteps.length < 4)
+    throw new InvalidInputError(
+      'steps',
+      timesteps.length,
+      '4 or more with PNDMScheduler where skip_prk_steps is false',
+    );
   return [0, 1, 2].flatMap((i) => {
     const middle = timesteps[i + 1] + half;
     return [timesteps[i], middle, middle, timesteps[i + 1]];

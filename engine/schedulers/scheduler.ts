@@ -10,7 +10,7 @@ export interface SchedulerConfig {
   [field: string]: unknown;
 }
 
-export type PredictionType = 'epsilon' | 'v_prediction' | 'sample';
+export type PredictionType = 'epsilon' | 'v_prediction' | 'sample' | 'flow_prediction';
 
 /** Gives the Gaussian draw for a step, in the shape of the latents; only stochastic schedulers ask. */
 export type StepNoise = (index: number) => Tensor<'float32'>;

@@ -20,7 +20,11 @@ export function spacedTimesteps(fields: SpacingFields, points: number, from = fi
       const stride = Math.floor(from / points);
       const first = (points - 1) * stride + fields.steps_offset;
       if (first >= fields.num_train_timesteps) {
-        throw new InvalidInputError('steps', points, `fewer: steps_offset ${fields.steps_offset} puts the first timestep at ${first}, beyond num_train_timesteps`);
+        throw new InvalidInputError(
+          'steps',
+          points,
+          `fewer: steps_offset ${fields.steps_offset} puts the first timestep at ${first}, beyond num_train_timesteps`,
+        );
       }
       return Array.from({ length: points }, (_, i) => (points - 1 - i) * stride + fields.steps_offset);
     }
@@ -100,8 +104,13 @@ export function timestepOfSigma(sigma: number, sigmas: Float32Array): number {
   return (1 - w) * low + w * (low + 1);
 }
 
-const LOG_NUMERATOR = [0.02589979117907922693523, 0.3808837741388407920751, 1.480000633576506585156, 2.112677543073053063722, 1, 0].map(Math.fround);
-const LOG_DENOMINATOR = [0.00587509540312457434295, 0.1546476374983906719538, 0.9864942958519418960339, 2.453006071784736363091, 2.612677543073109236779, 1].map(Math.fround);
+const LOG_NUMERATOR = [
+  0.02589979117907922693523, 0.3808837741388407920751, 1.480000633576506585156, 2.112677543073053063722, 1, 0,
+].map(Math.fround);
+const LOG_DENOMINATOR = [
+  0.00587509540312457434295, 0.1546476374983906719538, 0.9864942958519418960339, 2.453006071784736363091,
+  2.612677543073109236779, 1,
+].map(Math.fround);
 
 /**
  * log(x) in single precision with the rational approximation that NumPy has (max. error 3.8 ulp), so that
@@ -116,7 +125,9 @@ function logSingle(x: number): number {
   }
   const y = mantissa - 1;
   const evaluate = (coefficients: number[]) => coefficients.reduce((sum, c) => Math.fround(sum * y + c));
-  return Math.fround(exponent * Math.fround(Math.LN2) + Math.fround(evaluate(LOG_NUMERATOR) / evaluate(LOG_DENOMINATOR)));
+  return Math.fround(
+    exponent * Math.fround(Math.LN2) + Math.fround(evaluate(LOG_NUMERATOR) / evaluate(LOG_DENOMINATOR)),
+  );
 }
 
 /** σ at a (fractional) timestep, interpolated between the training timesteps. */

@@ -25,6 +25,15 @@ function readFlow(file) {
 }
 
 /**
+ * The packages that a flow needs besides this one, as the editor writes them into an export.
+ * @param {FlowNode[]} flow
+ * @returns {string[]}
+ */
+function modulesOf(flow) {
+  return flow.flatMap(({ type, modules }) => (type === 'global-config' ? Object.keys(modules ?? {}) : []));
+}
+
+/**
  * Every node that a message from `start` can come to.
  * @param {FlowNode[]} flow
  * @param {FlowNode} start
@@ -85,7 +94,8 @@ function parseSetting(text) {
  * name, region name, id or type ("sofa.box") is that node's configuration; any other is a message property.
  * @param {FlowNode[]} flow
  * @param {Record<string, unknown>} settings
- * @returns {{ flow: FlowNode[], message: Record<string, unknown>, notes: string[] }} a changed copy of the flow, what is left, and what may be a misspelt name
+ * @returns {{ flow: FlowNode[], message: Record<string, unknown>, notes: string[] }} a changed copy of the flow,
+ *   what is left, and what may be a misspelt name
  */
 function applySettings(flow, settings) {
   const changed = structuredClone(flow);
@@ -97,7 +107,9 @@ function applySettings(flow, settings) {
     const at = key.lastIndexOf('.');
     const owner = key.slice(0, Math.max(at, 0));
     const property = key.slice(at + 1);
-    const nodes = owner ? changed.filter(({ name, regionName, id, type }) => [name, regionName, id, type].includes(owner)) : [];
+    const nodes = owner
+      ? changed.filter(({ name, regionName, id, type }) => [name, regionName, id, type].includes(owner))
+      : [];
     for (const node of nodes) {
       if (!(property in node)) throw new Error(`--set ${key}: the node "${owner}" has no property ${property}.`);
       node[property] = value;
@@ -109,4 +121,4 @@ function applySettings(flow, settings) {
   return { flow: changed, message, notes };
 }
 
-module.exports = { readFlow, downstream, findStart, exampleLayout, parseSetting, applySettings };
+module.exports = { readFlow, modulesOf, downstream, findStart, exampleLayout, parseSetting, applySettings };

@@ -13,7 +13,9 @@ const { downstream, exampleLayout, findStart } = require('./flow');
 const root = path.join(__dirname, '..', '..');
 
 // The tests choose another Node-RED by its folder.
-const nodeRed = process.env.NODE_RED ? path.resolve(process.env.NODE_RED) : path.join(require.resolve('node-red/package.json'), '..');
+const nodeRed = process.env.NODE_RED
+  ? path.resolve(process.env.NODE_RED)
+  : path.join(require.resolve('node-red/package.json'), '..');
 
 /** Node-RED's log levels that tell of trouble: fatal, error. */
 const ERROR = 20;
@@ -55,7 +57,7 @@ function listen(server, port, host, tries) {
  * @param {number} [options.tries] how many ports to try when it is taken
  * @param {string} [options.host]
  * @param {string} [options.images] the folder that save-image writes into
- * @param {Record<string, unknown>} [options.settings] more of settings.js
+ * @param {Record<string, unknown>} [options.settings] more of settings.js; the roots begin with a slash
  * @param {(entry: { level: number, msg: unknown, id?: string, name?: string }) => unknown} [options.onLog]
  *   takes warnings and errors; by default nodes' ones go to standard error
  */
@@ -72,7 +74,7 @@ async function startNodeRed(options = {}) {
   const port = await listen(server, options.port ?? 0, host, options.tries ?? 1);
   process.env.PORT = String(port);
 
-  RED.init(server, {
+  const settings = {
     userDir,
     // A folder with a package.json that has a node-red section is loaded like an installed module.
     nodesDir: [root],
@@ -80,7 +82,7 @@ async function startNodeRed(options = {}) {
     flowFilePretty: true,
     uiHost: host,
     uiPort: port,
-    httpAdminRoot: editor ? '/' : false,
+    httpAdminRoot: /** @type {string | false} */ (editor ? '/' : false),
     httpNodeRoot: '/',
     disableEditor: !editor,
     // Nothing is fetched from the network: no statistics, no catalogue of nodes, no tours.
@@ -96,9 +98,10 @@ async function startNodeRed(options = {}) {
     },
     ...(options.images && { multidiffusion: { imageDirectory: options.images } }),
     ...options.settings,
-  });
-  if (editor) app.use('/', RED.httpAdmin);
-  app.use('/', RED.httpNode);
+  };
+  RED.init(server, settings);
+  if (settings.httpAdminRoot !== false) app.use(String(settings.httpAdminRoot), RED.httpAdmin);
+  app.use(settings.httpNodeRoot, RED.httpNode);
   /** Does something that starts the flows, and waits until they run. @param {() => Promise<unknown>} action */
   async function untilFlowsRun(action) {
     /** @type {(event: any) => void} */
@@ -126,7 +129,9 @@ async function startNodeRed(options = {}) {
 
   /** Puts the flow in place of the one that runs, and waits until it runs. @param {FlowNode[]} flow */
   function deploy(flow) {
-    return untilFlowsRun(() => RED.runtime.flows.setFlows({ flows: { flows: structuredClone(flow) }, deploymentType: 'full' }));
+    return untilFlowsRun(() =>
+      RED.runtime.flows.setFlows({ flows: { flows: structuredClone(flow) }, deploymentType: 'full' }),
+    );
   }
 
   /**
@@ -164,7 +169,11 @@ async function startNodeRed(options = {}) {
     });
   }
 
-  function trigger(/** @type {FlowNode} */ start, /** @type {FlowNode[]} */ flow, /** @type {Record<string, unknown>} */ message) {
+  function trigger(
+    /** @type {FlowNode} */ start,
+    /** @type {FlowNode[]} */ flow,
+    /** @type {Record<string, unknown>} */ message,
+  ) {
     const node = RED.nodes.getNode(start.id);
     if (start.type === 'inject') {
       const extra = Object.entries(message).map(([p, v]) => ({ p, v: JSON.stringify(v), vt: 'json' }));
@@ -195,7 +204,9 @@ function asError(/** @type {any} */ thing) {
  * Prints errors, and warnings of nodes; Node-RED's own warnings at its start are about settings.
  * @returns whether it is one to print
  */
-function printLog(/** @type {{ level: number, msg: any, type?: string, name?: string, id?: string }} */ { level, msg, type, name, id }) {
+function printLog(
+  /** @type {{ level: number, msg: any, type?: string, name?: string, id?: string }} */ { level, msg, type, name, id },
+) {
   if (level > (type ? WARN : ERROR)) return false;
   const from = type ? `[${type}:${name || id}] ` : '';
   console.error(`${level <= ERROR ? 'error' : 'warning'}: ${from}${msg?.message ?? msg}`);

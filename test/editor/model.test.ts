@@ -43,7 +43,10 @@ for (const version of VERSIONS) {
       assert.equal(await repository.isVisible(), true);
       const known = form.locator('#multidiffusion-known');
       const lines = await known.locator('option').allInnerTexts();
-      assert.ok(lines.length > 5 && lines.slice(1).every((line) => /about [\d.–]+ GB · .+/.test(line)), lines.join('\n'));
+      assert.ok(
+        lines.length > 5 && lines.slice(1).every((line) => /about [\d.–]+ GB · .+/.test(line)),
+        lines.join('\n'),
+      );
       await known.selectOption('1');
       assert.equal(await repository.inputValue(), 'aislamov/stable-diffusion-2-1-base-onnx');
       assert.equal(await form.locator('#node-config-input-revision').inputValue(), 'cpu');
@@ -66,7 +69,15 @@ for (const version of VERSIONS) {
       assert.match(await check(/private/), /enter an access token/);
       await field('token').fill('hf_right');
       const report = await check(/Disk:/);
-      for (const line of [/some-owner\/tiny\.sd2@0123456: latent diffusion/, /UNet float32/, /Runs on cpu: \d+ ms/, /any text of up to 77 tokens/, /Memory: \d+ MB/, /Disk: \d+ MB in .*models/]) assert.match(report, line);
+      for (const line of [
+        /some-owner\/tiny\.sd2@0123456: latent diffusion/,
+        /denoiser float32/,
+        /Runs on cpu: \d+ ms/,
+        /any text of up to 77 tokens/,
+        /Memory: \d+ MB/,
+        /Disk: \d+ MB in .*models/,
+      ])
+        assert.match(report, line);
       await editor.screenshot(`${version.name.replace(/\W+/g, '-').toLowerCase()}-model-check`);
       await editor.done();
       await editor.deploy();

@@ -6,7 +6,8 @@ import fs from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import sharp from 'sharp';
-import { readGeneration } from '../../dist/engine/image/metadata';
+import { readRecipe } from '../../dist/engine/image/metadata';
+import { modulesOf, readFlow } from '../../scripts/lib/flow.js';
 import { temporaryFolder } from '../../scripts/lib/headless.js';
 
 const root = path.join(__dirname, '..', '..');
@@ -20,7 +21,12 @@ interface Result {
 
 function run(command: string, args: string[], env: Record<string, string> = {}): Promise<Result> {
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { cwd: root, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'], shell: process.platform === 'win32' });
+    const child = spawn(command, args, {
+      cwd: root,
+      env: { ...process.env, ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+      shell: process.platform === 'win32',
+    });
     let stdout = '';
     let stderr = '';
     child.stdout.on('data', (data) => (stdout += data));
@@ -40,20 +46,36 @@ describe('commands', function () {
     it('writes the picture, with the settings, and prints its path last', async () => {
       const out = temporaryFolder();
       const { code, stdout, stderr } = await run('npm', [
-        'run', 'generate', '--', path.join(examples, '01-text-to-image.json'),
-        '--set', 'prompt=a green tree', '--set', 'seed=11', '--set', 'multidiffusion-sampler.steps=2', '--out', out,
+        'run',
+        'generate',
+        '--',
+        path.join(examples, '01-text-to-image.json'),
+        '--set',
+        'prompt=a green tree',
+        '--set',
+        'seed=11',
+        '--set',
+        'multidiffusion-sampler.steps=2',
+        '--out',
+        out,
       ]);
       assert.equal(code, 0, stderr);
       const file = lastLine(stdout);
       assert.equal(path.dirname(file), out);
-      const recipe = await readGeneration(fs.readFileSync(file));
+      const recipe = await readRecipe(fs.readFileSync(file));
       assert.match(JSON.stringify(recipe), /a green tree/);
       assert.match(JSON.stringify(recipe), /"seed":11/);
     });
 
     it('runs an endpoint with the layout of its comment', async () => {
       const out = temporaryFolder();
-      const { code, stdout, stderr } = await generate(path.join(examples, '07-mqtt.json'), '--out', out, '--set', 'steps=2');
+      const { code, stdout, stderr } = await generate(
+        path.join(examples, '07-mqtt.json'),
+        '--out',
+        out,
+        '--set',
+        'steps=2',
+      );
       assert.equal(code, 0, stderr);
       assert.equal((await sharp(lastLine(stdout)).metadata()).format, 'png');
     });
@@ -66,7 +88,11 @@ describe('commands', function () {
     });
 
     it('ends with the error of a node that the flow catches', async () => {
-      const { code, stderr } = await generate(path.join(examples, '06-http.json'), '--set', 'payload={"prompt":"a","steps":0}');
+      const { code, stderr } = await generate(
+        path.join(examples, '06-http.json'),
+        '--set',
+        'payload={"prompt":"a","steps":0}',
+      );
       assert.equal(code, 1);
       assert.equal(stderr.match(/steps is 0/g)!.length, 1);
     });
@@ -97,14 +123,24 @@ describe('commands', function () {
   describe('npm start', () => {
     it('opens the editor with all examples and makes the first picture', async () => {
       const userDir = temporaryFolder();
-      const { code, stdout, stderr } = await run(process.execPath, ['scripts/start.js', '--once', '--user-dir', userDir], { PORT: '0' });
+      const { code, stdout, stderr } = await run(
+        process.execPath,
+        ['scripts/start.js', '--once', '--user-dir', userDir],
+        { PORT: '0' },
+      );
       assert.equal(code, 0, stderr);
       assert.match(stdout, /Node-RED runs at http:\/\/127\.0\.0\.1:\d+\/#flow\/[0-9a-f]{16}/);
+      assert.match(stdout, /The web page of example 14 is at http:\/\/127\.0\.0\.1:\d+\/studio\./);
       const file = /first picture, after [\d.]+ s: (.+)/.exec(stdout)?.[1];
       assert.equal((await sharp(file).metadata()).format, 'png');
-      const tabs = JSON.parse(fs.readFileSync(path.join(userDir, 'flows.json'), 'utf8')).filter(({ type }: { type: string }) => type === 'tab');
+      const tabs = JSON.parse(fs.readFileSync(path.join(userDir, 'flows.json'), 'utf8')).filter(
+        ({ type }: { type: string }) => type === 'tab',
+      );
       assert.match(tabs[0].label, /^02 /);
-      assert.equal(tabs.length, fs.readdirSync(examples).length);
+      const files = fs.readdirSync(examples);
+      const complete = files.filter((file) => modulesOf(readFlow(path.join(examples, file))).length === 0);
+      assert.equal(tabs.length, complete.length);
+      assert.match(stdout, /Example 19-dashboard is left out: install @flowfuse\/node-red-dashboard in /);
     });
 
     it('takes the next free port, goes on running, and ends on Ctrl-C', async () => {
@@ -112,7 +148,11 @@ describe('commands', function () {
       await once(taken, 'listening');
       const { port } = taken.address() as net.AddressInfo;
       const userDir = temporaryFolder();
-      const child = spawn(process.execPath, ['scripts/start.js', '--user-dir', userDir], { cwd: root, env: { ...process.env, PORT: String(port) }, stdio: ['ignore', 'pipe', 'inherit'] });
+      const child = spawn(process.execPath, ['scripts/start.js', '--user-dir', userDir], {
+        cwd: root,
+        env: { ...process.env, PORT: String(port) },
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
       try {
         let stdout = '';
         while (!/first picture, after/.test(stdout)) stdout += String(await once(child.stdout, 'data'));

@@ -3,11 +3,30 @@ import http from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { acquireCheckpoint } from '../../dist/engine';
-import { orAborted } from '../../dist/nodes/kit/tasks';
-import { closeModels, deploy, encode, getNode, model, sampler, startFlow, stopFlow, TINY, type Any, type Flow, type FlowNode, type Message } from './support/flow';
+import { orAborted } from '../../dist/nodes/shared/tasks';
+import { until } from '../unit/support/checkpoints';
+import {
+  closeModels,
+  deploy,
+  encode,
+  events,
+  getNode,
+  model,
+  sampler,
+  startFlow,
+  stopFlow,
+  TINY,
+  type Any,
+  type Flow,
+  type FlowNode,
+  type Message,
+} from './support/flow';
 
 const LONG = 800;
 const nodes = (): FlowNode[] => [model(), encode('encode', 'a sofa', 'sampler'), sampler('sampler', 'out')];
+
+const renamed = (all: FlowNode[], id: string): FlowNode[] =>
+  all.map((node) => (node.id === id ? { ...node, name: 'changed' } : node));
 
 /** Waits for the job's event on the progress output. */
 async function event(flow: Flow, job: string, name: string): Promise<Message> {
@@ -17,7 +36,8 @@ async function event(flow: Flow, job: string, name: string): Promise<Message> {
   }
 }
 
-const listening = (server: http.Server): Promise<void> => new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+const listening = (server: http.Server): Promise<void> =>
+  new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
 
 describe('cancelling', function () {
   this.timeout(60_000);
@@ -35,7 +55,10 @@ describe('cancelling', function () {
     await event(flow, 'a', 'step');
     flow.send('encode', { reset: true }); // through text-encode, which hands it on
     const errors = [await flow.next('caught'), await flow.next('caught'), await flow.next('caught')];
-    assert.deepEqual(errors.map(({ error }) => error.code), ['CANCELLED', 'CANCELLED', 'CANCELLED']);
+    assert.deepEqual(
+      errors.map(({ error }) => error.code),
+      ['CANCELLED', 'CANCELLED', 'CANCELLED'],
+    );
     assert.deepEqual(errors.map(({ job }) => job).sort(), ['a', 'b', 'c']);
     assert.match(errors[0].error.message, /msg\.reset/);
     assert.equal(flow.statuses.at(-1)!.text, 'cancelled');
@@ -59,11 +82,14 @@ describe('cancelling', function () {
     flow.send('sampler', { cancel: 'nobody' });
     flow.send('encode', { cancel: 7 }); // through text-encode, which hands it on
     await flow.ok('encode', { job: 'a' });
-    assert.match(flow.warnings.join('\n'), /^msg\.cancel is "nobody", but no sampler has been given a job.*\nmsg\.cancel is 7, but/);
+    assert.match(
+      flow.warnings.join('\n'),
+      /^msg\.cancel is "nobody", but no sampler has had a job.*\nmsg\.cancel is 7, but/,
+    );
     assert.equal(flow.statuses.at(-1)!.text, 'done');
   });
 
-  it('by msg.cancel is no mistake at other samplers than the job\'s, nor after its end', async () => {
+  it("by msg.cancel is no mistake at other samplers than the job's, nor after its end", async () => {
     await deploy(flow, [...nodes(), sampler('other', 'out')]);
     flow.send('encode', { job: 'b', steps: LONG });
     await event(flow, 'b', 'step');
@@ -107,7 +133,10 @@ describe('cancelling', function () {
     });
     try {
       await listening(server);
-      const request = http.get({ port: (server.address() as AddressInfo).port, host: '127.0.0.1', agent: false }, (response) => response.resume());
+      const request = http.get(
+        { port: (server.address() as AddressInfo).port, host: '127.0.0.1', agent: false },
+        (response) => response.resume(),
+      );
       await new Promise((resolve) => request.once('close', resolve));
       assert.equal((await flow.next('out')).job, 'a');
     } finally {
@@ -118,7 +147,7 @@ describe('cancelling', function () {
   it('follows a deploy; the model stays loaded, and the new flow works', async () => {
     await flow.ok('encode', {});
     const lease = acquireCheckpoint(TINY, { provider: 'cpu', threads: 1 });
-    const { pid } = await lease.checkpoint;
+    const { pid } = await lease.get();
     assert.ok(pid);
     for (let i = 0; i < 5; i++) {
       flow.send('encode', { job: `old ${i}`, steps: LONG });
@@ -129,7 +158,7 @@ describe('cancelling', function () {
     assert.equal((await flow.ok('encode', { job: 'new' })).job, 'new');
     assert.equal(flow.all('out').length + flow.all('caught').length, 0);
     const again = acquireCheckpoint(TINY, { provider: 'cpu', threads: 1 });
-    const checkpoint = await again.checkpoint;
+    const checkpoint = await again.get();
     assert.equal(checkpoint.pid, pid);
     assert.equal(checkpoint.queue.depth, 0);
     again.release();
@@ -140,7 +169,7 @@ describe('cancelling', function () {
     await event(flow, 'old', 'step');
     flow.send('encode', { job: 'waiting', steps: LONG });
     await event(flow, 'waiting', 'queued');
-    await deploy(flow, nodes().map((node) => (node.type === 'multidiffusion-sampler' ? { ...node, name: 'changed' } : node)), 'nodes');
+    await deploy(flow, renamed(nodes(), 'sampler'), 'nodes');
     const cancelled: string[] = [];
     while (cancelled.length < 2) {
       const { payload } = await flow.next('progress');
@@ -151,10 +180,65 @@ describe('cancelling', function () {
     assert.deepEqual(caught.map(({ job }) => job).sort(), ['old', 'waiting']);
     for (const { error } of caught) {
       assert.equal(error.code, 'CANCELLED');
-      assert.match(error.message, /The node was removed or deployed anew\./);
+      assert.match(error.message, /The node was removed or redeployed\./);
     }
     assert.equal((await flow.ok('encode', { job: 'new', steps: 2 })).job, 'new');
     assert.equal(flow.all('caught').length, 0);
+  });
+
+  describe('leaves no status of work that goes on no more', () => {
+    /** What the editor shows under each node: Node-RED keeps it over a deploy. */
+    const shown = new Map<string, { fill?: string; text?: string }>();
+    const keep = ({ id, status = {} }: { id: string; status?: Any }): unknown => shown.set(id, status);
+    const busy = (): string[] =>
+      [...shown].filter(([, { fill }]) => fill === 'blue').map(([id, { text }]) => `${id}: ${text}`);
+    const wired = (): FlowNode[] => [
+      model(),
+      encode('encode', 'a sofa', 'sampler'),
+      sampler('sampler', 'out', { stepMode: 'wired', wires: [['out'], ['bootstrap'], ['progress']] }),
+      { id: 'bootstrap', type: 'multidiffusion-bootstrap', wires: [['denoise']] },
+      { id: 'denoise', type: 'multidiffusion-denoise', wires: [['fuse']] },
+      { id: 'fuse', type: 'multidiffusion-fuse', wires: [['sampler']] },
+    ];
+    before(() => events.on('node-status', keep));
+    after(() => events.off('node-status', keep));
+    beforeEach(() => shown.clear());
+
+    for (const [name, flowOf] of [
+      ['built-in steps', nodes],
+      ['wired steps', wired],
+    ] as const) {
+      for (const [what, end] of [
+        ['a full deploy', () => deploy(flow, flowOf())],
+        ['a deploy of the sampler alone', () => deploy(flow, renamed(flowOf(), 'sampler'), 'nodes')],
+        ['msg.reset', () => flow.send('sampler', { reset: true })],
+      ] as const) {
+        it(`${name}: ${what}`, async () => {
+          await deploy(flow, flowOf());
+          flow.send('encode', { job: 'old', steps: LONG });
+          await event(flow, 'old', 'step');
+          await until(() => /^\d+\/800/.test(shown.get('sampler')?.text ?? ''), 'the step is shown');
+          flow.send('encode', { job: 'waiting', steps: LONG });
+          await event(flow, 'waiting', 'queued');
+          await end();
+          await until(() => busy().length === 0, busy().join());
+          assert.deepEqual(shown.get('sampler'), { fill: 'grey', shape: 'ring', text: 'cancelled' });
+        });
+      }
+    }
+
+    it('a full deploy while the model is being loaded', async () => {
+      await stopFlow();
+      await closeModels();
+      flow = await startFlow(nodes());
+      flow.send('encode', {});
+      await until(() => shown.get('encode')?.fill === 'blue', 'it loads');
+      await deploy(flow, nodes());
+      assert.deepEqual(
+        busy().filter((text) => !text.startsWith('model')),
+        [],
+      );
+    });
   });
 
   it('leaves every job with exactly one end, whatever happens to it', async () => {
@@ -186,7 +270,10 @@ describe('work that nobody waits for any longer', () => {
       const early = Promise.reject(new Error('too late'));
       await assert.rejects(orAborted(early, AbortSignal.abort(new Error('cancelled'))), /^Error: cancelled$/);
       const control = new AbortController();
-      const late = orAborted(nextTurn().then(() => Promise.reject(new Error('too late'))), control.signal);
+      const late = orAborted(
+        nextTurn().then(() => Promise.reject(new Error('too late'))),
+        control.signal,
+      );
       control.abort(new Error('cancelled'));
       await assert.rejects(late, /^Error: cancelled$/);
       await nextTurn();

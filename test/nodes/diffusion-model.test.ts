@@ -5,7 +5,24 @@ import path from 'node:path';
 import { isAlive, until } from '../unit/support/checkpoints';
 import { lookUp, readCatalogue, ROOT, translator } from '../unit/support/editor';
 import { HubServer, REPOSITORY } from '../unit/support/hub-server';
-import { closeModels, deploy, encode, getNode, helper, model, region, sampler, startFlow, stopFlow, temporaryDirectory, TINY, TINY_LCM, type Any, type Flow, type FlowNode } from './support/flow';
+import {
+  closeModels,
+  deploy,
+  encode,
+  getNode,
+  helper,
+  model,
+  region,
+  sampler,
+  startFlow,
+  stopFlow,
+  temporaryDirectory,
+  TINY,
+  TINY_LCM,
+  type Any,
+  type Flow,
+  type FlowNode,
+} from './support/flow';
 
 describe('diffusion-model', function () {
   this.timeout(60_000);
@@ -23,11 +40,24 @@ describe('diffusion-model', function () {
     hub = undefined;
   });
 
-  const repository = (more = {}): FlowNode => ({ id: 'model', type: 'diffusion-model', checkpoint: 'hub', repository: REPOSITORY, provider: 'cpu', threads: '1', ...more });
+  const repository = (more = {}): FlowNode => ({
+    id: 'model',
+    type: 'diffusion-model',
+    checkpoint: 'hub',
+    repository: REPOSITORY,
+    provider: 'cpu',
+    threads: '1',
+    ...more,
+  });
   const start = async (nodes: FlowNode[], multidiffusion: Any = {}, credentials = {}): Promise<void> => {
-    flow = await startFlow(nodes, { userDir, multidiffusion: { hubEndpoint: hub?.url, ...multidiffusion } }, credentials);
+    flow = await startFlow(
+      nodes,
+      { userDir, multidiffusion: { hubEndpoint: hub?.url, ...multidiffusion } },
+      credentials,
+    );
   };
-  const statusesOf = (id: string): string[] => flow.statuses.filter((status) => status.id === id).map(({ text }) => text ?? '');
+  const statusesOf = (id: string): string[] =>
+    flow.statuses.filter((status) => status.id === id).map(({ text }) => text ?? '');
 
   describe('with a repository', () => {
     beforeEach(async () => {
@@ -39,7 +69,10 @@ describe('diffusion-model', function () {
       assert.deepEqual(hub!.requests, [], 'nothing is downloaded before');
       const { generation } = await flow.ok('encode', {});
       assert.equal(generation.model, `${REPOSITORY}@0123456`);
-      assert.ok(statusesOf('encode').some((text) => /^downloading \d+ %$/.test(text)), statusesOf('encode').join());
+      assert.ok(
+        statusesOf('encode').some((text) => /^downloading \d+ %$/.test(text)),
+        statusesOf('encode').join(),
+      );
       assert.ok(fs.existsSync(path.join(userDir, 'multidiffusion/models', REPOSITORY)));
 
       await stopFlow();
@@ -111,17 +144,25 @@ describe('diffusion-model', function () {
     await start([model(), encode('encode', 'a sofa', 'sampler'), sampler('sampler', 'out')]);
     await flow.ok('encode', {});
     await flow.ok('encode', {});
-    const said = statusesOf('sampler').map((text) => text.replace(/^\d.*/, 'step')).filter((text, i, all) => text !== all[i - 1]);
+    const said = statusesOf('sampler')
+      .map((text) => text.replace(/^\d.*/, 'step'))
+      .filter((text, i, all) => text !== all[i - 1]);
     assert.deepEqual(said, ['drawing', 'loading model', 'drawing', 'step', 'done', 'drawing', 'step', 'done']);
     const before = flow.statuses.length;
     for (const seed of [1, 2]) flow.send('encode', { seed });
     for (const _ of [1, 2]) await flow.next();
-    const then = statusesOf('sampler').slice(-(flow.statuses.length - before)).map((text) => text.replace(/^\d.*/, 'step'));
+    const then = statusesOf('sampler')
+      .slice(-(flow.statuses.length - before))
+      .map((text) => text.replace(/^\d.*/, 'step'));
     assert.equal(then[then.indexOf('done') + 1], 'drawing', 'the second one, whose first step is still to come');
   });
 
   describe('loaded before the first message', () => {
-    const picture = [encode('encode', 'a sofa', 'sampler'), sampler('sampler', 'decode'), { id: 'decode', type: 'vae-decode', model: 'model', wires: [['out']] }];
+    const picture = [
+      encode('encode', 'a sofa', 'sampler'),
+      sampler('sampler', 'decode'),
+      { id: 'decode', type: 'vae-decode', model: 'model', wires: [['out']] },
+    ];
     const users = ['encode', 'sampler', 'decode'];
     const atDeploy = { ...model(), loadAtDeploy: true };
     const timesLoading = (): number => statusesOf('model').filter((text) => text === 'loading model').length;
@@ -136,7 +177,9 @@ describe('diffusion-model', function () {
       await flow.ok('encode', {});
       assert.equal(timesLoading(), before);
       // Its bootstrapping encodes plain colours.
-      flow.send('encode', { payload: { prompt: 'a room', bootstrapping: 1, regions: [{ prompt: 'a sofa', box: [0, 0, 0.5, 0.5] }] } });
+      flow.send('encode', {
+        payload: { prompt: 'a room', bootstrapping: 1, regions: [{ prompt: 'a sofa', box: [0, 0, 0.5, 0.5] }] },
+      });
       await flow.next();
       assert.equal(timesLoading(), before);
     });
@@ -228,16 +271,27 @@ describe('diffusion-model', function () {
     await flow.ok('encode', {});
     const { provider } = (await getNode('model').model.get()).facts;
     const [, why = ''] = /^cpu \(no CUDA: ([^:(]+)/.exec(provider) ?? [];
-    assert.deepEqual(statusesOf('model').filter((text) => text.startsWith('runs on')), [why ? `runs on cpu (${why.trim()})` : 'runs on cuda:0']);
+    assert.deepEqual(
+      statusesOf('model').filter((text) => text.startsWith('runs on')),
+      [why ? `runs on cpu (${why.trim()})` : 'runs on cuda:0'],
+    );
   });
 
   it('spreads jobs over a process a device', async () => {
-    const nodes = [{ ...model(), deviceId: '0, 1' }, encode('encode', 'a sofa', 'region'), region('region', [0, 0, 0.5, 1], 'sampler'), sampler('sampler', 'out', { steps: 4 })];
+    const nodes = [
+      { ...model(), deviceId: '0, 1' },
+      encode('encode', 'a sofa', 'region'),
+      region('region', [0, 0, 0.5, 1], 'sampler'),
+      sampler('sampler', 'out', { steps: 4 }),
+    ];
     await start(nodes);
     const checkpoint = await getNode('model').model.get();
     assert.equal(checkpoint.pids.length, 2);
     let most = 0;
-    checkpoint.queue.on('started', () => (most = Math.max(most, checkpoint.queue.jobs.filter((job: Any) => job.state === 'running').length)));
+    checkpoint.queue.on(
+      'started',
+      () => (most = Math.max(most, checkpoint.queue.jobs.filter((job: Any) => job.state === 'running').length)),
+    );
     flow.send('encode', { seed: 1 });
     flow.send('encode', { seed: 1 });
     const [one, two] = [await flow.next(), await flow.next()];
@@ -267,12 +321,24 @@ describe('diffusion-model', function () {
     it('tells what the model is', async () => {
       await start([]);
       const { report, id } = await check({ checkpoint: 'folder', folder: TINY_LCM, provider: 'cpu', threads: '1' });
-      const { unetMilliseconds, memoryBytes, diskBytes, ...facts } = report;
+      const { unetMilliseconds, memoryBytes, diskBytes, bytes, ...facts } = report;
+      assert.deepEqual(Object.keys(bytes), ['textEncoder', 'vaeEncoder', 'unet', 'vaeDecoder']);
       assert.deepEqual(facts, {
-        name: 'tiny-lcm', folder: TINY_LCM, family: 'latent diffusion, text width 32, latent consistency', provider: 'cpu', scheduler: 'LCMScheduler', predictionType: 'epsilon',
-        types: { textEncoder: 'float32', unet: 'float32', vaeDecoder: 'float32', vaeEncoder: 'float32' }, nativeSize: 128, canEncodeImages: true, maxTokens: 77,
+        name: 'tiny-lcm',
+        folder: TINY_LCM,
+        family: 'latent diffusion, text width 32, latent consistency',
+        provider: 'cpu',
+        scheduler: 'LCMScheduler',
+        predictionType: 'epsilon',
+        types: { textEncoder: 'float32', unet: 'float32', vaeDecoder: 'float32', vaeEncoder: 'float32' },
+        nativeSize: 128,
+        canEncodeImages: true,
+        maxTokens: 77,
       });
       assert.ok(unetMilliseconds > 0 && diskBytes > 1e6);
+      assert.deepEqual(Object.keys(bytes).sort(), ['textEncoder', 'unet', 'vaeDecoder', 'vaeEncoder']);
+      const sum = Object.values<number>(bytes).reduce((a, b) => a + b);
+      assert.ok(sum > 1e6 && sum <= diskBytes, `${sum} of ${diskBytes}`);
       assert.ok(process.platform !== 'linux' || memoryBytes > 1e7);
       await helper.request().delete(`/multidiffusion/checks/${id}`).expect(204);
       await helper.request().get(`/multidiffusion/checks/${id}`).expect(404);
@@ -317,7 +383,12 @@ describe('diffusion-model', function () {
       const keys = [...source.matchAll(/\bsay\('([\w.]+[^.'])'/g)].map((match) => match[1]);
       assert.ok(keys.length > 10);
       for (const key of [...keys, 'check.waiting', 'check.downloading', 'check.loading']) {
-        for (const language of ['en-US', 'es-ES']) assert.equal(typeof lookUp(readCatalogue(language, 'diffusion-model'), `diffusion-model.${key}`), 'string', key);
+        for (const language of ['en-US', 'es-ES'])
+          assert.equal(
+            typeof lookUp(readCatalogue(language, 'diffusion-model'), `diffusion-model.${key}`),
+            'string',
+            key,
+          );
       }
       assert.equal(translator('diffusion-model')('diffusion-model.check.failed', { reason: 'x' }), 'x');
     });
@@ -327,8 +398,8 @@ describe('diffusion-model', function () {
     await start([model(), encode('encode', 'a sofa', 'out')]);
     await flow.ok('encode', {});
     const { pid } = await getNode('model').model.get();
-    await helper.request().post('/multidiffusion/models/model/unload').expect(204);
+    await helper.request().post('/multidiffusion/models/model/unload').send({}).expect(204);
     assert.equal(isAlive(pid), false);
-    await helper.request().post('/multidiffusion/models/encode/unload').expect(404);
+    await helper.request().post('/multidiffusion/models/encode/unload').send({}).expect(404);
   });
 });

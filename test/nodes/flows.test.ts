@@ -1,8 +1,19 @@
 import assert from 'node:assert/strict';
-import { readGeneration } from '../../dist/engine/image/metadata';
+import { readRecipe } from '../../dist/engine/image/metadata';
 import { readPngText } from '../../dist/engine/image/png';
 import { openCheckpoint, sample, type Checkpoint } from '../../dist/engine';
-import { closeModels, encode, model, region, sampler, startFlow, stopFlow, TINY_LCM, type FlowNode, type Message } from './support/flow';
+import {
+  closeModels,
+  encode,
+  model,
+  region,
+  sampler,
+  startFlow,
+  stopFlow,
+  TINY_LCM,
+  type FlowNode,
+  type Message,
+} from './support/flow';
 
 const SOFA = [0, 0.5, 0.5, 0.5];
 const PLANT = [0.5, 0, 0.5, 0.5];
@@ -16,7 +27,13 @@ describe('flows', function () {
   after(closeModels);
 
   it('make a picture from one prompt, step by step, with status and progress', async () => {
-    const flow = await startFlow([model(), encode('encode', 'a red sofa', 'sampler'), sampler('sampler', 'decode'), decode('save'), save()]);
+    const flow = await startFlow([
+      model(),
+      encode('encode', 'a red sofa', 'sampler'),
+      sampler('sampler', 'decode'),
+      decode('save'),
+      save(),
+    ]);
     const msg = await flow.ok('encode', { topic: 'kept', payload: 1700000000000 });
     assert.equal(msg.topic, 'kept');
     assert.deepEqual(msg.latents.dims, [1, 4, 16, 16]);
@@ -28,7 +45,10 @@ describe('flows', function () {
     assert.equal(msg.generation.prompt, 'a red sofa');
     assert.equal(msg.generation.model, 'tiny-sd2');
     const events = flow.all('progress').map((event) => event.payload);
-    assert.deepEqual(events.map(({ event }) => event), ['queued', 'started', 'step', 'step', 'done']);
+    assert.deepEqual(
+      events.map(({ event }) => event),
+      ['queued', 'started', 'step', 'step', 'done'],
+    );
     assert.ok(events.every(({ job }) => job === msg.job));
     assert.deepEqual([events[3].index, events[3].total], [2, 2]);
     const texts = flow.statuses.filter(({ id }) => id === 'sampler').map(({ text }) => text ?? '');
@@ -69,7 +89,10 @@ describe('flows', function () {
       sampler('sampler', 'out'),
     ]);
     const chained = await chain.ok('encode', {});
-    assert.deepEqual(chained.regions.map(({ name }: Message) => name), ['sofa', 'plant']);
+    assert.deepEqual(
+      chained.regions.map(({ name }: Message) => name),
+      ['sofa', 'plant'],
+    );
     assert.equal(chained.background.prompt, 'a room');
     assert.equal(chained.conditioning, undefined);
     await stopFlow();
@@ -81,7 +104,16 @@ describe('flows', function () {
       region('region1', SOFA, 'join'),
       encode('encode2', 'a plant', 'region2'),
       region('region2', PLANT, 'join'),
-      { id: 'join', type: 'join', mode: 'custom', build: 'array', property: 'regions', propertyType: 'msg', count: '2', wires: [['sampler']] },
+      {
+        id: 'join',
+        type: 'join',
+        mode: 'custom',
+        build: 'array',
+        property: 'regions',
+        propertyType: 'msg',
+        count: '2',
+        wires: [['sampler']],
+      },
       sampler('sampler', 'out'),
     ]);
     const joined = await branches.ok('encode', {});
@@ -102,11 +134,14 @@ describe('flows', function () {
         model(),
         encode('encode', '', between ? 'region' : 'sampler'),
         ...(between ? [region('region', [0, 0, 1, 1], 'sampler')] : []),
-        sampler('sampler', 'out', { seedMode: 'random' }),
+        sampler('sampler', 'out', { seedType: 'random' }),
       ]);
       for (const payload of [layout, JSON.stringify(layout), Buffer.from(JSON.stringify(layout))]) {
         const laidOut = await flow.ok('encode', { payload });
-        assert.deepEqual(laidOut.regions.map(({ name }: Message) => name), ['sofa', 'region 2']);
+        assert.deepEqual(
+          laidOut.regions.map(({ name }: Message) => name),
+          ['sofa', 'region 2'],
+        );
         assert.equal(laidOut.seed, '7');
         assert.equal(laidOut.payload, undefined);
         assert.deepEqual(laidOut.layout, payload);
@@ -119,14 +154,43 @@ describe('flows', function () {
   it('take every outline, in the node and in the message', async () => {
     const shapes: Array<[Message, Message]> = [
       [{ shape: 'ellipse', box: SOFA }, { ellipse: SOFA }],
-      [{ shape: 'polygon', points: [[0, 0], [1, 0], [0, 1]] }, { polygon: [[0, 0], [1, 0], [0, 1]] }],
-      [{ shape: 'box', box: PLANT }, { shape: 'box', box: PLANT }],
+      [
+        {
+          shape: 'polygon',
+          points: [
+            [0, 0],
+            [1, 0],
+            [0, 1],
+          ],
+        },
+        {
+          polygon: [
+            [0, 0],
+            [1, 0],
+            [0, 1],
+          ],
+        },
+      ],
+      [
+        { shape: 'box', box: PLANT },
+        { shape: 'box', box: PLANT },
+      ],
     ];
     for (const [configuration, message] of shapes) {
-      const flow = await startFlow([model(), encode('encode', 'a sofa', 'region'), region('region', [0, 0, 1, 1], 'out', configuration), region('other', [0, 0, 1, 1], 'out')]);
+      const flow = await startFlow([
+        model(),
+        encode('encode', 'a sofa', 'region'),
+        region('region', [0, 0, 1, 1], 'out', configuration),
+        region('other', [0, 0, 1, 1], 'out'),
+      ]);
       const [drawn] = (await flow.ok('encode', {})).regions;
       const encoded = await flow.ok('encode', {});
-      const [sent] = (await flow.ok('other', { conditioning: encoded.regions[0].conditioning, region: { ...message, name: 'sent', weight: 3 } })).regions;
+      const [sent] = (
+        await flow.ok('other', {
+          conditioning: encoded.regions[0].conditioning,
+          region: { ...message, name: 'sent', weight: 3 },
+        })
+      ).regions;
       assert.ok(bytes(drawn.mask).equals(bytes(sent.mask)));
       assert.deepEqual(drawn.shape, sent.shape);
       assert.deepEqual([sent.name, sent.weight], ['sent', 3]);
@@ -134,7 +198,7 @@ describe('flows', function () {
     }
   });
 
-  it("make the rest of what the other regions leave, wherever it stands", async () => {
+  it('make the rest of what the other regions leave, wherever it stands', async () => {
     const flow = await startFlow([
       model(),
       encode('encode', 'a meadow', 'rest'),
@@ -150,21 +214,39 @@ describe('flows', function () {
   });
 
   it('prefer the message, then the node, then the default', async () => {
-    const flow = await startFlow([model(), encode('encode', 'from the node', 'sampler'), sampler('sampler', 'out', { steps: 3, guidanceScale: '' })]);
+    const flow = await startFlow([
+      model(),
+      encode('encode', 'from the node', 'sampler'),
+      sampler('sampler', 'out', { steps: 3, guidanceScale: '' }),
+    ]);
     const said = await flow.ok('encode', { prompt: 'from the message', steps: '1', seed: 9 });
     assert.deepEqual([said.generation.prompt, said.generation.steps, said.generation.seed], ['from the message', 1, 9]);
     assert.equal(said.prompt, undefined, 'msg.prompt is used up');
     const unsaid = await flow.ok('encode', { payload: 'not this' });
-    assert.deepEqual([unsaid.generation.prompt, unsaid.generation.steps, unsaid.generation.guidanceScale], ['from the node', 3, 5]);
+    assert.deepEqual(
+      [unsaid.generation.prompt, unsaid.generation.steps, unsaid.generation.guidanceScale],
+      ['from the node', 3, 5],
+    );
     await stopFlow();
 
-    const named = await startFlow([model(), encode('encode', 'words.here', 'out', { promptType: 'msg' }), encode('plain', '', 'out')]);
-    assert.equal((await named.ok('encode', { words: { here: 'from a property' } })).conditioning.prompt, 'from a property');
+    const named = await startFlow([
+      model(),
+      encode('encode', 'words.here', 'out', { promptType: 'msg' }),
+      encode('plain', '', 'out'),
+    ]);
+    assert.equal(
+      (await named.ok('encode', { words: { here: 'from a property' } })).conditioning.prompt,
+      'from a property',
+    );
     assert.equal((await named.ok('plain', { payload: 'from the payload' })).conditioning.prompt, 'from the payload');
   });
 
   it('draw a seed at random, and report it', async () => {
-    const flow = await startFlow([model(), encode('encode', 'a sofa', 'sampler'), sampler('sampler', 'out', { seedMode: 'random' })]);
+    const flow = await startFlow([
+      model(),
+      encode('encode', 'a sofa', 'sampler'),
+      sampler('sampler', 'out', { seedType: 'random' }),
+    ]);
     const [one, two] = [await flow.ok('encode', {}), await flow.ok('encode', {})];
     assert.ok(Number.isInteger(one.generation.seed));
     assert.notEqual(one.generation.seed, two.generation.seed);
@@ -192,14 +274,19 @@ describe('flows', function () {
 
     const other = await startFlow([model(), encode('encode', 'a sofa', 'region'), region('region', SOFA, 'out')]);
     const placed = await other.ok('encode', { region: { fether: 0.1 } });
-    assert.deepEqual(placed.findings, [{ code: 'UNKNOWN_PROPERTY', message: 'Unknown in msg.region, and ignored: fether.' }]);
+    assert.deepEqual(placed.findings, [
+      { code: 'UNKNOWN_PROPERTY', message: 'Unknown in msg.region, and ignored: fether.' },
+    ]);
   });
 
   it('find nothing unknown in a recipe, which says more than a layout needs', async () => {
     const flow = await startFlow([model(), encode('encode', '', 'sampler'), sampler('sampler', 'out')]);
     const msg = await flow.ok('encode', { payload: { prompt: 'a room', regions: [{ prompt: 'a sofa', box: SOFA }] } });
     const again = await flow.ok('encode', { payload: msg.generation });
-    assert.deepEqual(again.findings.filter(({ code }: Message) => code === 'UNKNOWN_PROPERTY'), []);
+    assert.deepEqual(
+      again.findings.filter(({ code }: Message) => code === 'UNKNOWN_PROPERTY'),
+      [],
+    );
   });
 
   it('take words from a Buffer, as MQTT brings them', async () => {
@@ -211,7 +298,11 @@ describe('flows', function () {
   });
 
   it('round the canvas to what the model can draw, and say so', async () => {
-    const flow = await startFlow([model(), encode('encode', 'a sofa', 'sampler'), sampler('sampler', 'out', { width: 130 })]);
+    const flow = await startFlow([
+      model(),
+      encode('encode', 'a sofa', 'sampler'),
+      sampler('sampler', 'out', { width: 130 }),
+    ]);
     const msg = await flow.ok('encode', {});
     assert.equal(msg.generation.width, 128);
     assert.ok(msg.findings.some(({ code }: Message) => code === 'ROUNDED_SIZE'));
@@ -221,26 +312,40 @@ describe('flows', function () {
   it('write the recipe into the file, from which the same picture comes again, bit for bit', async () => {
     const sharp = (await import('sharp')).default;
     const mask = await sharp({ create: { width: 40, height: 30, channels: 3, background: 'black' } })
-      .composite([{ input: { create: { width: 10, height: 30, channels: 3, background: '#c0c0c0' } }, left: 0, top: 0 }])
+      .composite([
+        { input: { create: { width: 10, height: 30, channels: 3, background: '#c0c0c0' } }, left: 0, top: 0 },
+      ])
       .png()
       .toBuffer();
     const nodes = [
       model('model', TINY_LCM),
       encode('encode', 'a “room”, ünlit', 'encode1', { negativePrompt: 'blur' }),
       encode('encode1', 'a red sofa', 'region1', { negativePrompt: 'legs' }),
-      region('region1', SOFA, 'encode2', { shape: 'ellipse', feather: '0.1', guidanceScale: '7', start: '0', end: '0.9' }),
+      region('region1', SOFA, 'encode2', {
+        shape: 'ellipse',
+        feather: '0.1',
+        guidanceScale: '7',
+        start: '0',
+        end: '0.9',
+      }),
       encode('encode2', 'a plant', 'region2'),
-      region('region2', [], 'sampler', { shape: 'image', image: 'mask', imageType: 'msg', weight: 2, bootstrap: false }),
+      region('region2', [], 'sampler', {
+        shape: 'image',
+        image: 'mask',
+        imageType: 'msg',
+        weight: 2,
+        bootstrap: false,
+      }),
       sampler('sampler', 'decode', { steps: 3, fusion: 'last', bootstrapping: 0.5 }),
       decode('save'),
       save(),
       encode('again', '', 'sampler2'),
-      sampler('sampler2', 'decode', { width: '', height: '', steps: 30, seedMode: 'random', guidanceScale: 2 }),
+      sampler('sampler2', 'decode', { width: '', height: '', steps: 30, seedType: 'random', guidanceScale: 2 }),
     ];
     const flow = await startFlow(nodes);
     for (const format of ['png', 'jpeg', 'webp']) {
       const first = await flow.ok('encode', { mask, format, secret: 'hunter2' });
-      const recipe = (await readGeneration(first.payload))!;
+      const recipe = (await readRecipe(first.payload))!;
       assert.equal(recipe.prompt, 'a “room”, ünlit');
       assert.equal(recipe.regions!.length, 2);
       assert.ok(!JSON.stringify(recipe).includes('hunter2') && !JSON.stringify(recipe).includes('fixtures'));
@@ -248,8 +353,11 @@ describe('flows', function () {
       assert.ok(bytes(second.latents).equals(bytes(first.latents)), format);
       assert.ok(bytes(second.image).equals(bytes(first.image)));
       if (format === 'png') {
-        const { parameters } = readPngText(first.payload);
-        assert.match(parameters, /^a “room”, ünlit\nNegative prompt: blur\nSteps: 3, Sampler: LCM, CFG scale: 5, Seed: 7, Size: 128x128, Model: tiny-lcm/);
+        const { parameters } = await readPngText(first.payload);
+        assert.match(
+          parameters,
+          /^a “room”, ünlit\nNegative prompt: blur\nSteps: 3, Sampler: LCM, CFG scale: 5, Seed: 7, Size: 128x128, Model: tiny-lcm/,
+        );
       }
     }
   });

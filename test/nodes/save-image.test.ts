@@ -3,11 +3,21 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { Tensor } from '../../dist/engine';
 import { encodeImage } from '../../dist/engine/image/encode';
-import { cleanName } from '../../dist/nodes/kit/files';
+import { cleanName } from '../../dist/nodes/shared/files';
 import { startFlow, stopFlow, temporaryDirectory, type Flow, type FlowNode, type Message } from './support/flow';
 
-const image = Tensor.uint8(Uint8Array.from({ length: 8 * 6 * 3 }, (_, i) => i), [6, 8, 3]);
-const save = (more = {}): FlowNode => ({ id: 'save', type: 'save-image', filename: 'picture', save: true, wires: [['out']], ...more });
+const image = Tensor.uint8(
+  Uint8Array.from({ length: 8 * 6 * 3 }, (_, i) => i),
+  [6, 8, 3],
+);
+const save = (more = {}): FlowNode => ({
+  id: 'save',
+  type: 'save-image',
+  filename: 'picture',
+  save: true,
+  wires: [['out']],
+  ...more,
+});
 
 describe('save-image', function () {
   this.timeout(20_000);
@@ -18,7 +28,10 @@ describe('save-image', function () {
   };
   /** Every file below the parent of the base directory, so that one outside would be seen. */
   const files = (): string[] =>
-    fs.readdirSync(path.dirname(base), { recursive: true, withFileTypes: true }).filter((entry) => !entry.isDirectory()).map((entry) => path.relative(base, path.join(entry.parentPath, entry.name)));
+    fs
+      .readdirSync(path.dirname(base), { recursive: true, withFileTypes: true })
+      .filter((entry) => !entry.isDirectory())
+      .map((entry) => path.relative(base, path.join(entry.parentPath, entry.name)));
 
   beforeEach(() => {
     base = path.join(temporaryDirectory(), 'base');
@@ -37,8 +50,14 @@ describe('save-image', function () {
 
   it('fills in date, time, seed and prompt, and cleans what they hold', async () => {
     await start({ folder: '{model}', filename: '{date} {time} {seed} {prompt} {width}x{height}' });
-    const msg = await flow.ok('save', { image, generation: { seed: 7, prompt: '../../a "cat"\n:on a\u202emat', model: '../m', width: 8, height: 6 } });
-    assert.match(path.relative(fs.realpathSync(base), msg.filename), /^_m\/\d{4}-\d\d-\d\d \d\d-\d\d-\d\d 7 \.\._\.\._a-_cat_-_on-a_mat 8x6\.png$/);
+    const msg = await flow.ok('save', {
+      image,
+      generation: { seed: 7, prompt: '../../a "cat"\n:on a\u202emat', model: '../m', width: 8, height: 6 },
+    });
+    assert.match(
+      path.relative(fs.realpathSync(base), msg.filename),
+      /^_m\/\d{4}-\d\d-\d\d \d\d-\d\d-\d\d 7 \.\._\.\._a-_cat_-_on-a_mat 8x6\.png$/,
+    );
     assert.equal(files().length, 1);
   });
 
@@ -60,7 +79,10 @@ describe('save-image', function () {
     for (let i = 0; i < 10; i++) flow.send('save', { image });
     const names = [];
     for (let i = 0; i < 10; i++) names.push(path.basename((await flow.next()).filename));
-    assert.deepEqual(names.sort(), Array.from({ length: 10 }, (_, i) => `n00${42 + i}-x.png`));
+    assert.deepEqual(
+      names.sort(),
+      Array.from({ length: 10 }, (_, i) => `n00${42 + i}-x.png`),
+    );
   });
 
   it('takes the extension from the format', async () => {
@@ -69,28 +91,49 @@ describe('save-image', function () {
     const jpeg = await flow.ok('save', { image, format: 'jpeg' });
     assert.equal(path.basename(jpeg.filename), 'cat.jpg');
     assert.equal(jpeg.headers['content-type'], 'image/jpeg');
-    assert.equal(path.basename((await flow.ok('save', { image, format: 'webp', filename: 'dog' })).filename), 'dog.webp');
+    assert.equal(
+      path.basename((await flow.ok('save', { image, format: 'webp', filename: 'dog' })).filename),
+      'dog.webp',
+    );
   });
 
   it('knows the format by its usual names', async () => {
     await start();
-    for (const [format, extension, type] of [['jpg', '.jpg', 'image/jpeg'], ['JPEG', '.jpg', 'image/jpeg'], ['Jpg', '.jpg', 'image/jpeg'], ['PNG', '.png', 'image/png'], ['WebP', '.webp', 'image/webp']]) {
+    for (const [format, extension, type] of [
+      ['jpg', '.jpg', 'image/jpeg'],
+      ['JPEG', '.jpg', 'image/jpeg'],
+      ['Jpg', '.jpg', 'image/jpeg'],
+      ['PNG', '.png', 'image/png'],
+      ['WebP', '.webp', 'image/webp'],
+    ]) {
       const msg = await flow.ok('save', { image, format });
       assert.equal(path.extname(msg.filename), extension);
       assert.equal(msg.headers['content-type'], type);
     }
-    assert.match((await flow.fails('save', { image, format: 'jp' })).message, /^format is "jp"; allowed: one of png, jpeg, webp/);
+    assert.match(
+      (await flow.fails('save', { image, format: 'jp' })).message,
+      /^format is "jp"; allowed: one of png, jpeg, webp/,
+    );
   });
 
-  it('saves twice in one flow: the first one\'s file name is not a wish for the second', async () => {
-    flow = await startFlow([save({ wires: [['save2']] }), save({ id: 'save2', filename: 'small', format: 'webp', folder: 'small', wires: [['out']] })], { multidiffusion: { imageDirectory: base } });
+  it("saves twice in one flow: the first one's file name is not a wish for the second", async () => {
+    flow = await startFlow(
+      [
+        save({ wires: [['save2']] }),
+        save({ id: 'save2', filename: 'small', format: 'webp', folder: 'small', wires: [['out']] }),
+      ],
+      { multidiffusion: { imageDirectory: base } },
+    );
     await flow.ok('save', { image });
     assert.deepEqual(files().sort(), ['picture.png', 'small/small.webp']);
   });
 
   it('without a file: bytes, a data URI, headers that fit', async () => {
     await start({ save: false, dataUri: true });
-    const msg = await flow.ok('save', { image, headers: { 'content-length': '3', 'x-mine': 'kept', 'Content-Encoding': 'gzip', cookies: {} } });
+    const msg = await flow.ok('save', {
+      image,
+      headers: { 'content-length': '3', 'x-mine': 'kept', 'Content-Encoding': 'gzip', cookies: {} },
+    });
     assert.deepEqual(msg.headers, { 'x-mine': 'kept', 'content-type': 'image/png' });
     assert.ok(Buffer.from(msg.dataUri.split(',')[1], 'base64').equals(msg.payload));
     assert.match(msg.dataUri, /^data:image\/png;base64,/);
@@ -104,7 +147,7 @@ describe('save-image', function () {
     fs.symlinkSync(outside, path.join(base, 'link'));
     fs.writeFileSync(path.join(outside, 'victim.png'), 'untouched');
     fs.symlinkSync(path.join(outside, 'victim.png'), path.join(base, 'victim.png'));
-    await start({ overwrite: true });
+    await start({ overwrite: true, filename: 'own' });
     const refused: Message[] = [
       { folder: '..' },
       { folder: '../outside' },
@@ -130,8 +173,14 @@ describe('save-image', function () {
       { filename: '{nothing}' },
     ];
     for (const place of refused) {
-      const error = await flow.fails('save', { image, ...place });
-      assert.match(error.code, /^(INVALID_INPUT|FILE)$/, JSON.stringify(place));
+      // The picture is kept all the same, where the node itself would have put it.
+      const msg = await flow.ok('save', { image, ...place });
+      assert.equal(msg.filename, path.join(fs.realpathSync(base), 'own.png'), JSON.stringify(place));
+      const [{ code, message }] = msg.findings as Array<{ code: string; message: string }>;
+      assert.equal(code, 'OTHER_NAME');
+      assert.match(message, /It was saved as own\.png\.$/);
+      assert.ok(!message.includes(base), message);
+      assert.ok(fs.readFileSync(msg.filename).equals(msg.payload));
     }
     const cleaned: Array<[string, RegExp]> = [
       ['CON', /^_CON\.png$/],
@@ -164,15 +213,72 @@ describe('save-image', function () {
     assert.deepEqual(files(), ['']);
   });
 
-  it('leaves nothing half-written when a name is taken by a folder', async () => {
+  it('finds another place when a name is taken by a folder, or its own pattern means nothing', async () => {
     fs.mkdirSync(path.join(base, 'picture.png'), { recursive: true });
-    await start({ overwrite: true });
-    assert.equal((await flow.fails('save', { image })).code, 'FILE');
-    assert.deepEqual(files(), []);
+    for (const config of [{ overwrite: true }, { filename: '{nothing}' }, { folder: '..' }, { filename: '.' }]) {
+      await start(config);
+      const msg = await flow.ok('save', { image, generation: { seed: 7 } });
+      assert.match(path.relative(fs.realpathSync(base), msg.filename), /^\d{4}-\d\d-\d\d-7(-\d)?\.png$/);
+      assert.equal(msg.findings[0].code, 'OTHER_NAME');
+      assert.equal(flow.warnings.length, 1);
+      await stopFlow();
+    }
+    assert.equal(files().length, 4);
+    assert.ok(!files().some((file) => file.endsWith('.part')));
+  });
+
+  it('takes a number for a name, and an empty one for none', async () => {
+    await start();
+    for (const [filename, becomes] of [
+      [42, '42.png'],
+      [0, '0.png'],
+      ['', 'picture.png'],
+      [null, 'picture-2.png'],
+    ] as const) {
+      const msg = await flow.ok('save', { image, filename });
+      assert.equal(path.basename(msg.filename), becomes);
+      assert.equal(msg.findings, undefined);
+    }
+  });
+
+  it('gives Catch the file when the disk refuses it', async () => {
+    fs.writeFileSync(base, 'a file, not a folder');
+    await start();
+    const msg = await flow.ask('save', { image });
+    assert.equal(msg.error.code, 'FILE');
+    assert.equal(msg.headers['content-type'], 'image/png');
+    assert.ok((await import('sharp')).default(msg.payload).raw());
+    assert.ok(Buffer.isBuffer(msg.payload));
+  });
+
+  it('tells what the recipe in the file lacks', async () => {
+    await start();
+    const regions = [{ prompt: 'a', box: [0, 0, 1, 1] }];
+    const complete = await flow.ok('save', { image, generation: { prompt: 'p', seed: 1, regions } });
+    assert.equal(complete.findings, undefined);
+    const apart = await flow.ok('save', { image, generation: { prompt: 'p', startedFromImage: true } });
+    assert.deepEqual(apart.findings, [
+      { code: 'RECIPE_APART', message: 'The recipe in the file is without the picture that it was started from.' },
+    ]);
+    assert.deepEqual(flow.warnings, []);
+    const lost = await flow.ok('save', { image, generation: { prompt: 'p', regions: [{ prompt: 'x'.repeat(2e6) }] } });
+    assert.match(lost.findings[0].message, /without regions\[0\]\.prompt: too large/);
+    assert.equal(flow.warnings.length, 1);
   });
 
   it('writes nothing of the message but the recipe', async () => {
-    const bytes = await encodeImage(image, { format: 'png', quality: 90, generation: { seed: 1, token: 'hunter2', path: '/home/me', prompt: 'cat', versions: { node: 'v20', 5: {} }, regions: [{ prompt: 'x', folder: '/secret' }] } });
+    const bytes = await encodeImage(image, {
+      format: 'png',
+      quality: 90,
+      recipe: {
+        seed: 1,
+        token: 'hunter2',
+        path: '/home/me',
+        prompt: 'cat',
+        versions: { node: 'v20', 5: {} },
+        regions: [{ prompt: 'x', folder: '/secret' }],
+      },
+    });
     assert.ok(!/hunter2|\/home\/me|\/secret/.test(bytes.toString('latin1')));
     assert.match(bytes.toString('latin1'), /"prompt":"cat"/);
   });

@@ -5,9 +5,22 @@ import os from 'node:os';
 import path from 'node:path';
 import fc from 'fast-check';
 import { openCheckpoint, torchNoise, type CheckpointOptions, type ProcessStatus } from '../../dist/engine';
-import { isOutOfMemory, largestCpuBatch, nextBatch, runInBatches, warmUp, type Batch, type BatchRules, type MemoryBudget } from '../../dist/engine/inference/batching';
-import { BatchMemory } from '../../dist/engine/inference/components';
-import { gpuBytesOf, gpuMemory, mainMemory } from '../../dist/engine/inference/memory';
+import {
+  BatchMemory,
+  nextBatch,
+  runInBatches,
+  warmUp,
+  type Batch,
+  type BatchRules,
+} from '../../dist/engine/inference/process/batching';
+import {
+  gpuBytesOf,
+  gpuMemory,
+  isOutOfMemory,
+  mainMemory,
+  type MemoryBudget,
+} from '../../dist/engine/inference/memory';
+import { largestCpuBatch } from '../../dist/engine/inference/rows';
 import { checkpointFolder, difference } from './support/checkpoints';
 
 const OUT_OF_MEMORY = 'CUDA failure 2: out of memory';
@@ -15,17 +28,22 @@ const OUT_OF_MEMORY = 'CUDA failure 2: out of memory';
 describe('batches', () => {
   it('cover every row once, within the rules', () => {
     fc.assert(
-      fc.property(fc.integer({ min: 1, max: 100 }), fc.integer({ min: 1, max: 16 }), fc.boolean(), (count, largest, buckets) => {
-        let done = 0;
-        while (done < count) {
-          const { rows, size } = nextBatch(count - done, { largest, buckets });
-          assert.ok(rows >= 1 && rows <= size && size <= largest);
-          if (buckets) assert.ok(Number.isInteger(Math.log2(size)) && rows >= 0.75 * size);
-          else assert.equal(rows, size);
-          done += rows;
-        }
-        assert.equal(done, count);
-      }),
+      fc.property(
+        fc.integer({ min: 1, max: 100 }),
+        fc.integer({ min: 1, max: 16 }),
+        fc.boolean(),
+        (count, largest, buckets) => {
+          let done = 0;
+          while (done < count) {
+            const { rows, size } = nextBatch(count - done, { largest, buckets });
+            assert.ok(rows >= 1 && rows <= size && size <= largest);
+            if (buckets) assert.ok(Number.isInteger(Math.log2(size)) && rows >= 0.75 * size);
+            else assert.equal(rows, size);
+            done += rows;
+          }
+          assert.equal(done, count);
+        },
+      ),
     );
   });
 
@@ -52,9 +70,14 @@ describe('batches', () => {
 
   it('end with a clear error when not even one row fits', async () => {
     const rules: BatchRules = { largest: 4, buckets: false };
-    const failing = runInBatches(4, rules, () => Promise.reject(new Error('Failed to allocate memory for requested buffer')));
-    await assert.rejects(failing, { code: 'INFERENCE', message: /Memory does not suffice.*smaller canvas/ });
-    await assert.rejects(runInBatches(1, rules, () => Promise.reject(new Error('boom'))), /boom/);
+    const failing = runInBatches(4, rules, () =>
+      Promise.reject(new Error('Failed to allocate memory for requested buffer')),
+    );
+    await assert.rejects(failing, { code: 'INFERENCE', message: /Not enough memory.*smaller canvas/ });
+    await assert.rejects(
+      runInBatches(1, rules, () => Promise.reject(new Error('boom'))),
+      /boom/,
+    );
     assert.ok(!isOutOfMemory(new Error('Invalid rank for input: sample')));
   });
 
@@ -92,7 +115,17 @@ describe('the first runs of a size', () => {
   const gpuRules = (): BatchRules => ({ largest: 8, buckets: true });
 
   it('grow as far as the budget allows, and never over it', async () => {
-    for (const [most, largest] of [[100, 1], [109, 1], [119, 1], [120, 2], [139, 2], [140, 4], [179, 4], [180, 8], [1e9, 8]]) {
+    for (const [most, largest] of [
+      [100, 1],
+      [109, 1],
+      [119, 1],
+      [120, 2],
+      [139, 2],
+      [140, 4],
+      [179, 4],
+      [180, 8],
+      [1e9, 8],
+    ]) {
       const [device, rules] = [new Device(10, 100), gpuRules()];
       await warmUp(20, rules, device.budget(most), device.run);
       assert.equal(rules.largest, largest, `with ${most}`);
@@ -118,7 +151,12 @@ describe('the first runs of a size', () => {
   it('go back one size when they took more than was foreseen', async () => {
     const rules = gpuRules();
     let taken = 0;
-    await warmUp(8, rules, { most: 100, taken: async () => taken }, async (size) => void (taken = size === 4 ? 150 : size * 10));
+    await warmUp(
+      8,
+      rules,
+      { most: 100, taken: async () => taken },
+      async (size) => void (taken = size === 4 ? 150 : size * 10),
+    );
     assert.equal(rules.largest, 2);
   });
 
@@ -136,15 +174,24 @@ describe('the first runs of a size', () => {
       runs.push(batch);
       for (let i = 0; i < batch.rows; i++) rows.push(start + i);
     });
-    assert.deepEqual([...new Set(rows)].sort((a, b) => a - b), Array.from({ length: dims[0] }, (_, i) => i));
+    assert.deepEqual(
+      [...new Set(rows)].sort((a, b) => a - b),
+      Array.from({ length: dims[0] }, (_, i) => i),
+    );
     return runs;
   };
 
   it('are told, and are others for another size of canvas', async () => {
     const told: boolean[] = [];
     const memory = new BatchMemory({ gpu: true, unetBytes: 1, onWarming: (done) => told.push(done) });
-    assert.deepEqual((await runAll(memory, [4, 4, 8, 8])).map(({ size }) => size), [1, 2, 4, 4]);
-    assert.deepEqual((await runAll(memory, [4, 4, 8, 8])).map(({ size }) => size), [4]);
+    assert.deepEqual(
+      (await runAll(memory, [4, 4, 8, 8])).map(({ size }) => size),
+      [1, 2, 4, 4],
+    );
+    assert.deepEqual(
+      (await runAll(memory, [4, 4, 8, 8])).map(({ size }) => size),
+      [4],
+    );
     assert.deepEqual(told, [false, true]);
     await runAll(memory, [4, 4, 8, 16]);
     assert.deepEqual(told, [false, true, false, true]);
@@ -152,7 +199,10 @@ describe('the first runs of a size', () => {
 
   it('are not needed on a CPU without a budget, nor where a run has one row', async () => {
     assert.deepEqual(await runAll(new BatchMemory({ gpu: false, unetBytes: 1 }), [4, 4, 8, 8]), [{ rows: 4, size: 4 }]);
-    assert.deepEqual(await runAll(new BatchMemory({ gpu: true, unetBytes: 1, batchSize: 1 }), [2, 4, 8, 8]), [{ rows: 1, size: 1 }, { rows: 1, size: 1 }]);
+    assert.deepEqual(await runAll(new BatchMemory({ gpu: true, unetBytes: 1, batchSize: 1 }), [2, 4, 8, 8]), [
+      { rows: 1, size: 1 },
+      { rows: 1, size: 1 },
+    ]);
   });
 });
 
@@ -177,7 +227,11 @@ describe('memory of a device', () => {
     });
     /** A driver's tool that answers with `text` for the device `id`. */
     const answer = (text: string, id = '0'): void =>
-      fs.writeFileSync(path.join(bin, 'nvidia-smi'), `#!/bin/sh\n[ "$1 $2" = "-i ${id}" ] || exit 1\necho '${text}'\n`, { mode: 0o755 });
+      fs.writeFileSync(
+        path.join(bin, 'nvidia-smi'),
+        `#!/bin/sh\n[ "$1 $2" = "-i ${id}" ] || exit 1\necho '${text}'\n`,
+        { mode: 0o755 },
+      );
 
     it('is asked of the driver: most of what is free, and what was added since', async function () {
       if (process.platform === 'win32') return this.skip();
@@ -199,7 +253,11 @@ describe('memory of a device', () => {
 
     it('is counted by process', async function () {
       if (process.platform === 'win32') return this.skip();
-      fs.writeFileSync(path.join(bin, 'nvidia-smi'), '#!/bin/sh\n[ "$1" = --query-compute-apps=pid,used_memory ] || exit 1\nprintf "71, 500\\n72, 3000\\n73, 10\\n"\n', { mode: 0o755 });
+      fs.writeFileSync(
+        path.join(bin, 'nvidia-smi'),
+        '#!/bin/sh\n[ "$1" = --query-compute-apps=pid,used_memory ] || exit 1\nprintf "71, 500\\n72, 3000\\n73, 10\\n"\n',
+        { mode: 0o755 },
+      );
       assert.equal(await gpuBytesOf([72, 73]), 3010 * 2 ** 20);
       assert.equal(await gpuBytesOf([99]), undefined);
     });
@@ -229,12 +287,24 @@ describe('a picture', function () {
   };
 
   // To the last bit where all kernels add in the same order; not every processor's do.
-  for (const [name, tolerance] of [['tiny-sd2', 1e-5], ['tiny-lcm', 1e-5], ['tiny-sd15-fp16', 2e-3]] as const) {
+  for (const [name, tolerance] of [
+    ['tiny-sd2', 1e-5],
+    ['tiny-lcm', 1e-5],
+    ['tiny-sd15-fp16', 2e-3],
+  ] as const) {
     it(`of ${name} is the same however its rows are run`, async () => {
       const expected = await predictWith(name, { threads: 1, batchSize: 1 });
-      for (const options of [{ threads: 1, batchSize: 7 }, { threads: 2, batchSize: 3 }, { threads: 1, memoryBudget: 64 }, { threads: 1, memoryBudget: 100_000 }, {}]) {
+      for (const options of [
+        { threads: 1, batchSize: 7 },
+        { threads: 2, batchSize: 3 },
+        { threads: 1, memoryBudget: 64 },
+        { threads: 1, memoryBudget: 100_000 },
+        {},
+      ]) {
         const rows = await predictWith(name, options);
-        rows.forEach((row, i) => assert.ok(difference(row, expected[i]) < tolerance, `row ${i} with ${JSON.stringify(options)}`));
+        rows.forEach((row, i) =>
+          assert.ok(difference(row, expected[i]) < tolerance, `row ${i} with ${JSON.stringify(options)}`),
+        );
       }
     });
   }
@@ -243,12 +313,21 @@ describe('a picture', function () {
     const statuses: ProcessStatus[] = [];
     await predictWith('tiny-sd2', { threads: 1, memoryBudget: 1000, onStatus: (status) => statuses.push(status) });
     const shown = statuses.map(({ state, detail }) => (detail ? `${state} ${detail}` : state));
-    assert.deepEqual(shown.slice(shown.indexOf('loading unet')), ['loading unet', 'ready', 'warming unet', 'ready', 'closed']);
+    assert.deepEqual(shown.slice(shown.indexOf('loading unet')), [
+      'loading unet',
+      'ready',
+      'warming unet',
+      'ready',
+      'closed',
+    ]);
   });
 
   it('is not drawn with a budget that makes no sense', async () => {
     for (const memoryBudget of [0, -1, NaN, '1' as never]) {
-      await assert.rejects(predictWith('tiny-sd2', { memoryBudget }), { code: 'INVALID_INPUT', message: /memoryBudget/ });
+      await assert.rejects(predictWith('tiny-sd2', { memoryBudget }), {
+        code: 'INVALID_INPUT',
+        message: /memoryBudget/,
+      });
     }
   });
 });

@@ -1,33 +1,74 @@
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
-import { acquireCheckpoint, closeUnusedCheckpoints, openCheckpoint, Tensor, torchNoise, type Checkpoint, type MultiDiffusionError } from '../../dist/engine';
-import { readFacts } from '../../dist/engine/checkpoint/facts';
+import {
+  acquireCheckpoint,
+  closeUnusedCheckpoints,
+  openCheckpoint,
+  Tensor,
+  torchNoise,
+  type Checkpoint,
+  type MultiDiffusionError,
+} from '../../dist/engine';
+import { readModelFacts } from '../../dist/engine/checkpoint/model-facts';
 import { readLayout } from '../../dist/engine/checkpoint/layout';
-import { readOnnxHeader } from '../../dist/engine/checkpoint/onnx-header';
+import { readOnnxHeader } from '../../dist/engine/onnx/header';
 import { checkpointFolder, copyCheckpoint, isAlive, shareBeyond, until } from './support/checkpoints';
 
 describe('checkpoint folder', () => {
   it('states the facts, or Stable Diffusion’s own', async () => {
     const factsOf = async (name: string) => {
-      const { schedulerConfig, ...facts } = readFacts(await readLayout(checkpointFolder(name)), 'cpu');
+      const { schedulerConfig, ...facts } = readModelFacts(await readLayout(checkpointFolder(name)), 'cpu');
       return { ...facts, scheduler: schedulerConfig._class_name };
     };
-    const common = { latentChannels: 4, latentFactor: 8, scalingFactor: 0.18215, sizeMultiple: 16, maxTokens: 77, vocabulary: undefined, canEncodeImages: true, provider: 'cpu' };
-    assert.deepEqual(await factsOf('tiny-sd2'), { ...common, name: 'tiny-sd2', nativeSize: 512, guidanceEmbedded: false, scheduler: 'DDIMScheduler' });
-    assert.deepEqual(await factsOf('tiny-sd15-fp16'), { ...common, name: 'tiny-sd15-fp16', nativeSize: 512, guidanceEmbedded: false, scheduler: 'PNDMScheduler' });
-    assert.deepEqual(await factsOf('tiny-lcm'), { ...common, name: 'tiny-lcm', nativeSize: 128, guidanceEmbedded: true, scheduler: 'LCMScheduler' });
+    const common = {
+      latentChannels: 4,
+      latentFactor: 8,
+      scalingFactor: 0.18215,
+      sizeMultiple: 16,
+      maxTokens: 77,
+      vocabulary: undefined,
+      canEncodeImages: true,
+      provider: 'cpu',
+    };
+    assert.deepEqual(await factsOf('tiny-sd2'), {
+      ...common,
+      name: 'tiny-sd2',
+      nativeSize: 512,
+      guidanceEmbedded: false,
+      scheduler: 'DDIMScheduler',
+    });
+    assert.deepEqual(await factsOf('tiny-sd15-fp16'), {
+      ...common,
+      name: 'tiny-sd15-fp16',
+      nativeSize: 512,
+      guidanceEmbedded: false,
+      scheduler: 'PNDMScheduler',
+    });
+    assert.deepEqual(await factsOf('tiny-lcm'), {
+      ...common,
+      name: 'tiny-lcm',
+      nativeSize: 128,
+      guidanceEmbedded: true,
+      scheduler: 'LCMScheduler',
+    });
   });
 
   it('reads types and ranks of a graph without loading it', async () => {
-    const { inputs, outputs, externalData } = await readOnnxHeader(path.join(checkpointFolder('tiny-lcm'), 'unet/model.onnx'));
-    assert.deepEqual(inputs.map(({ name, type, shape }) => `${name} ${type} ${shape.length}`), [
-      'sample float32 4', 'timestep int64 0', 'encoder_hidden_states float32 3', 'timestep_cond float32 2',
-    ]);
+    const { inputs, outputs, externalData } = await readOnnxHeader(
+      path.join(checkpointFolder('tiny-lcm'), 'unet/model.onnx'),
+    );
+    assert.deepEqual(
+      inputs.map(({ name, type, shape }) => `${name} ${type} ${shape.length}`),
+      ['sample float32 4', 'timestep int64 0', 'encoder_hidden_states float32 3', 'timestep_cond float32 2'],
+    );
     assert.equal(outputs[0].shape[1], 4);
     assert.equal(externalData.size, 0);
     const { externalData: external } = await readOnnxHeader(path.join(checkpointFolder('tiny-sd2'), 'unet/model.onnx'));
-    assert.deepEqual([...external], [['weights.pb', fs.statSync(path.join(checkpointFolder('tiny-sd2'), 'unet/weights.pb')).size]]);
+    assert.deepEqual(
+      [...external],
+      [['weights.pb', fs.statSync(path.join(checkpointFolder('tiny-sd2'), 'unet/weights.pb')).size]],
+    );
   });
 
   describe('that can’t work', () => {
@@ -39,7 +80,7 @@ describe('checkpoint folder', () => {
 
     const refused = async (...patterns: RegExp[]): Promise<void> => {
       const error = await readLayout(folder).then(
-        (layout) => readFacts(layout, 'cpu'),
+        (layout) => readModelFacts(layout, 'cpu'),
         (reason: MultiDiffusionError) => reason,
       );
       assert.ok(error instanceof Error, 'it was accepted');
@@ -50,7 +91,16 @@ describe('checkpoint folder', () => {
     const write = (file: string, content: string | Buffer): void => fs.writeFileSync(path.join(folder, file), content);
     const read = (file: string): Buffer => fs.readFileSync(path.join(folder, file));
 
-    for (const file of ['text_encoder/model.onnx', 'unet/model.onnx', 'unet/weights.pb', 'vae_decoder/model.onnx', 'vae_encoder/model.onnx', 'tokenizer/vocab.json', 'tokenizer/merges.txt', 'scheduler/scheduler_config.json']) {
+    for (const file of [
+      'text_encoder/model.onnx',
+      'unet/model.onnx',
+      'unet/weights.pb',
+      'vae_decoder/model.onnx',
+      'vae_encoder/model.onnx',
+      'tokenizer/vocab.json',
+      'tokenizer/merges.txt',
+      'scheduler/scheduler_config.json',
+    ]) {
       it(`names the missing ${file}`, async () => {
         remove(file);
         await refused(new RegExp(`${file.replace('.', '\\.')} is missing`));
@@ -71,7 +121,10 @@ describe('checkpoint folder', () => {
     });
 
     it('does not exist', async () => {
-      await assert.rejects(readLayout(path.join(folder, 'nowhere')), { code: 'CHECKPOINT', message: /nowhere does not exist/ });
+      await assert.rejects(readLayout(path.join(folder, 'nowhere')), {
+        code: 'CHECKPOINT',
+        message: /nowhere does not exist/,
+      });
       await assert.rejects(readLayout(path.join(folder, 'model_index.json')), { code: 'CHECKPOINT' });
     });
 
@@ -101,9 +154,9 @@ describe('checkpoint folder', () => {
       await refused(/rename unet\.onnx/);
     });
 
-    it('is Stable Diffusion XL', async () => {
-      fs.mkdirSync(path.join(folder, 'text_encoder_2'));
-      await refused(/Stable Diffusion XL/);
+    it('is made for TensorRT', async () => {
+      fs.mkdirSync(path.join(folder, 'transformer.opt'));
+      await refused(/TensorRT/, /optimum-cli export onnx/);
     });
 
     it('has another graph in the place of the UNet', async () => {
@@ -125,9 +178,19 @@ describe('checkpoint folder', () => {
       await refused(/vocabulary\.json/);
     });
 
-    it('has a VAE that is normalised per channel', async () => {
-      write('vae_decoder/config.json', JSON.stringify({ latents_mean: [1, 2, 3, 4] }));
-      await assert.rejects(async () => readFacts(await readLayout(folder), 'cpu'), { code: 'CHECKPOINT', message: /latents_mean/ });
+    it('has a VAE that is normalised per channel, but not all of them', async () => {
+      for (const config of [
+        { latents_mean: [1, 2, 3, 4] },
+        { latents_mean: [1, 2, 3], latents_std: [1, 1, 1] },
+        { latents_mean: [1, 2, 3, 4], latents_std: [1, 1, 0, 1] },
+        { latents_mean: 'a', latents_std: [1, 1, 1, 1] },
+      ]) {
+        write('vae_decoder/config.json', JSON.stringify(config));
+        await assert.rejects(async () => readModelFacts(await readLayout(folder), 'cpu'), {
+          code: 'CHECKPOINT',
+          message: /latents_mean and latents_std should be two lists of 4 numbers/,
+        });
+      }
     });
 
     it('fails when ONNX Runtime refuses a model, and works once it is mended', async () => {
@@ -137,7 +200,10 @@ describe('checkpoint folder', () => {
       write('text_encoder/model.onnx', broken);
       const damaged = await openCheckpoint(folder, { provider: 'cpu' });
       try {
-        await assert.rejects(damaged.encodePrompts(['a']), { code: 'CHECKPOINT', message: /text_encoder\/model\.onnx cannot be loaded/ });
+        await assert.rejects(damaged.encodePrompts(['a']), {
+          code: 'CHECKPOINT',
+          message: /text_encoder\/model\.onnx cannot be loaded/,
+        });
       } finally {
         await damaged.close();
       }
@@ -151,13 +217,36 @@ describe('checkpoint folder', () => {
     });
   });
 
+  it('takes files with byte order marks, and names a word that was added without its embedding', async () => {
+    const folder = copyCheckpoint('tiny-sd2');
+    const vocabulary = fs.readFileSync(path.join(folder, 'tokenizer/vocab.json'), 'utf8');
+    const size = Object.keys(JSON.parse(vocabulary) as object).length;
+    fs.writeFileSync(path.join(folder, 'text_encoder/config.json'), JSON.stringify({ vocab_size: size }));
+    for (const file of ['text_encoder/config.json', 'tokenizer/vocab.json', 'scheduler/scheduler_config.json'])
+      fs.writeFileSync(path.join(folder, file), `\uFEFF${fs.readFileSync(path.join(folder, file), 'utf8')}`);
+    fs.writeFileSync(path.join(folder, 'tokenizer/added_tokens.json'), JSON.stringify({ '<cat-toy>': size }));
+    const marked = await openCheckpoint(folder, { provider: 'cpu' });
+    try {
+      assert.equal((await marked.encodePrompts(['a sofa'])).length, 1);
+      await assert.rejects(marked.encodePrompts(['a <cat-toy>']), {
+        code: 'CHECKPOINT',
+        message: new RegExp(`"<cat-toy>" the id ${size}, .* 0 to ${size - 1} only`),
+      });
+    } finally {
+      await marked.close();
+      fs.rmSync(folder, { recursive: true });
+    }
+  });
+
   it('may lack a VAE encoder', async () => {
     const folder = copyCheckpoint('tiny-sd2');
     fs.rmSync(path.join(folder, 'vae_encoder'), { recursive: true });
     const checkpoint = await openCheckpoint(folder, { provider: 'cpu' });
     try {
       assert.equal(checkpoint.facts.canEncodeImages, false);
-      await assert.rejects(checkpoint.encodeImages([Tensor.uint8(new Uint8Array(3 * 64), [8, 8, 3])]), { code: 'CHECKPOINT' });
+      await assert.rejects(checkpoint.encodeImages([Tensor.uint8(new Uint8Array(3 * 64), [8, 8, 3])]), {
+        code: 'CHECKPOINT',
+      });
     } finally {
       await checkpoint.close();
       fs.rmSync(folder, { recursive: true });
@@ -186,7 +275,10 @@ describe('execution provider', () => {
     try {
       assert.match(checkpoint.facts.provider, /^(cuda:0|cpu \(no CUDA: .+\))$/);
       if (checkpoint.facts.provider.startsWith('cuda')) return;
-      await assert.rejects(openCheckpoint(checkpointFolder('tiny-sd2'), { provider: 'cuda' }), { code: 'PROVIDER', message: /CUDA cannot be used: .+/ });
+      await assert.rejects(openCheckpoint(checkpointFolder('tiny-sd2'), { provider: 'cuda' }), {
+        code: 'PROVIDER',
+        message: /CUDA cannot be used: .+/,
+      });
     } finally {
       await checkpoint.close();
     }
@@ -207,7 +299,8 @@ describe('checkpoint', () => {
   });
   after(() => checkpoint.close());
 
-  const decodeTiled = async (latents: Tensor, tileSize: number, circular?: boolean) => checkpoint.decode(latents, { tileSize, overlap: tileSize / 4, circular });
+  const decodeTiled = async (latents: Tensor, tileSize: number, circular?: boolean) =>
+    checkpoint.decode(latents, { tileSize, overlap: tileSize / 4, circular });
 
   it('gives the same embeddings object for the same prompt', async () => {
     const [first, other, again] = await checkpoint.encodePrompts(['a sofa', 'a plant', 'a sofa']);
@@ -252,7 +345,13 @@ describe('checkpoint', () => {
     const [{ embeddings }] = await checkpoint.encodePrompts(['a sofa']);
     const clone = new Tensor(embeddings.dtype, embeddings.dims, embeddings.buffer.slice(0));
     const latents = torchNoise(3, [1, 4, 16, 16]);
-    const [one, two] = await checkpoint.predict([{ latents, embeddings }, { latents, embeddings: clone }], 10);
+    const [one, two] = await checkpoint.predict(
+      [
+        { latents, embeddings },
+        { latents, embeddings: clone },
+      ],
+      10,
+    );
     assert.deepEqual(one.data, two.data);
   });
 
@@ -263,9 +362,14 @@ describe('checkpoint', () => {
     const wrong = { latents: torchNoise(1, [1, 5, 16, 16]), embeddings };
     await assert.rejects(checkpoint.predict([wrong], 1), { code: 'INFERENCE', message: /unet/ });
     const bytes = Tensor.uint8(new Uint8Array(77 * 32), [1, 77, 32]);
-    await assert.rejects(checkpoint.predict([{ latents: torchNoise(1, [1, 4, 16, 16]), embeddings: bytes }], 1), { code: 'INVALID_INPUT', message: /embeddings/ });
+    await assert.rejects(checkpoint.predict([{ latents: torchNoise(1, [1, 4, 16, 16]), embeddings: bytes }], 1), {
+      code: 'INVALID_INPUT',
+      message: /embeddings/,
+    });
     const short = Tensor.float32(new Float32Array(77 * 16), [1, 77, 16]);
-    await assert.rejects(checkpoint.predict([{ latents: torchNoise(1, [1, 4, 16, 16]), embeddings: short }], 1), { code: 'INFERENCE' });
+    await assert.rejects(checkpoint.predict([{ latents: torchNoise(1, [1, 4, 16, 16]), embeddings: short }], 1), {
+      code: 'INFERENCE',
+    });
   });
 
   it('decodes in tiles without a seam', async () => {
@@ -275,12 +379,22 @@ describe('checkpoint', () => {
     const whole = await checkpoint.decode(latents, { tileSize: 48 });
     const tiled = await decodeTiled(latents, 24);
     assert.deepEqual(tiled.dims, whole.dims);
-    assert.ok(meanDifference(tiled.data, whole.data) < 4, `differs by ${meanDifference(tiled.data, whole.data)} on average`);
-    assert.ok(steepestStep(tiled) < 1.05 * steepestStep(whole), `a step of ${steepestStep(tiled)}; the whole picture's steepest is ${steepestStep(whole)}`);
+    assert.ok(
+      meanDifference(tiled.data, whole.data) < 4,
+      `differs by ${meanDifference(tiled.data, whole.data)} on average`,
+    );
+    assert.ok(
+      steepestStep(tiled) < 1.05 * steepestStep(whole),
+      `a step of ${steepestStep(tiled)}; the whole picture's steepest is ${steepestStep(whole)}`,
+    );
   });
 
   it('decodes any shape, larger or smaller than a tile', async () => {
-    for (const [height, width] of [[1, 1], [8, 40], [17, 23]]) {
+    for (const [height, width] of [
+      [1, 1],
+      [8, 40],
+      [17, 23],
+    ]) {
       const image = await decodeTiled(torchNoise(1, [1, 4, height, width]), 16);
       assert.deepEqual(image.dims, [height * 8, width * 8, 3]);
     }
@@ -290,14 +404,22 @@ describe('checkpoint', () => {
     const noise = torchNoise(5, [1, 4, 16, 32]);
     const image = await decodeTiled(noise, 16, true);
     assert.deepEqual(image.dims, [128, 256, 3]);
-    const turned = Tensor.float32(noise.data.map((_, i) => noise.data[i - (i % 32) + (((i % 32) + 16) % 32)]), noise.dims);
+    const turned = Tensor.float32(
+      noise.data.map((_, i) => noise.data[i - (i % 32) + (((i % 32) + 16) % 32)]),
+      noise.dims,
+    );
     const whole = await decodeTiled(turned, 64, true);
     const back = whole.data.map((_, i) => whole.data[i - (i % 768) + (((i % 768) + 384) % 768)]);
     assert.ok(meanDifference(back, (await decodeTiled(noise, 64, true)).data) < 6);
   });
 
   it('refuses latents that it can’t decode', async () => {
-    for (const latents of [torchNoise(1, [4, 16, 16]), torchNoise(1, [2, 4, 16, 16]), torchNoise(1, [1, 3, 16, 16]), Tensor.uint8(new Uint8Array(1024), [1, 4, 16, 16])]) {
+    for (const latents of [
+      torchNoise(1, [4, 16, 16]),
+      torchNoise(1, [2, 4, 16, 16]),
+      torchNoise(1, [1, 3, 16, 16]),
+      Tensor.uint8(new Uint8Array(1024), [1, 4, 16, 16]),
+    ]) {
       await assert.rejects(checkpoint.decode(latents), { code: 'INVALID_INPUT', message: /latents/ });
     }
   });
@@ -305,8 +427,18 @@ describe('checkpoint', () => {
   it('encodes pictures, one like many', async () => {
     const images = [0, 255].map((value) => Tensor.uint8(new Uint8Array(64 * 64 * 3).fill(value), [64, 64, 3]));
     const latents = await checkpoint.encodeImages(images);
-    assert.deepEqual(latents.map(({ dims }) => dims), [[1, 4, 8, 8], [1, 4, 8, 8]]);
-    assert.deepEqual((await checkpoint.encodeImages([images[1]]))[0].data, latents[1].data, 'this exporter draws the latents at random; the mean is wanted');
+    assert.deepEqual(
+      latents.map(({ dims }) => dims),
+      [
+        [1, 4, 8, 8],
+        [1, 4, 8, 8],
+      ],
+    );
+    assert.deepEqual(
+      (await checkpoint.encodeImages([images[1]]))[0].data,
+      latents[1].data,
+      'this exporter draws the latents at random; the mean is wanted',
+    );
     assert.deepEqual(await checkpoint.encodeImages([]), []);
   });
 });
@@ -342,9 +474,17 @@ describe('bundled model', () => {
 
   it('states its facts', () => {
     const { latentChannels, latentFactor, nativeSize, sizeMultiple, canEncodeImages, guidanceEmbedded } = pocket.facts;
-    assert.deepEqual({ latentChannels, latentFactor, nativeSize, sizeMultiple, canEncodeImages, guidanceEmbedded }, {
-      latentChannels: 4, latentFactor: 4, nativeSize: 128, sizeMultiple: 16, canEncodeImages: true, guidanceEmbedded: false,
-    });
+    assert.deepEqual(
+      { latentChannels, latentFactor, nativeSize, sizeMultiple, canEncodeImages, guidanceEmbedded },
+      {
+        latentChannels: 4,
+        latentFactor: 4,
+        nativeSize: 128,
+        sizeMultiple: 16,
+        canEncodeImages: true,
+        guidanceEmbedded: false,
+      },
+    );
   });
 
   it('knows the words of the living room, and tells those that it doesn’t', async () => {
@@ -355,7 +495,11 @@ describe('bundled model', () => {
 
   it('draws on every canvas that its facts allow', async () => {
     const [{ embeddings }] = await pocket.encodePrompts(['']);
-    for (const [height, width] of [[16, 16], [48, 112], [128, 240]]) {
+    for (const [height, width] of [
+      [16, 16],
+      [48, 112],
+      [128, 240],
+    ]) {
       const dims = [1, 4, height / 4, width / 4];
       const [output] = await pocket.predict([{ latents: torchNoise(1, dims), embeddings }], 500);
       assert.deepEqual(output.dims, dims);
@@ -384,16 +528,16 @@ describe('shared checkpoints', () => {
     const first = acquireCheckpoint(folder, { provider: 'cpu', linger: 50 });
     const second = acquireCheckpoint(`${folder}/`, { provider: 'cpu', linger: 50 });
     const other = acquireCheckpoint(folder, { provider: 'cpu', threads: 1, linger: 50 });
-    const checkpoint = await first.checkpoint;
-    assert.equal(await second.checkpoint, checkpoint);
-    assert.notEqual(await other.checkpoint, checkpoint);
+    const checkpoint = await first.get();
+    assert.equal(await second.get(), checkpoint);
+    assert.notEqual(await other.get(), checkpoint);
     const pid = checkpoint.pid as number;
 
     first.release();
     first.release();
     second.release();
     const third = acquireCheckpoint(folder, { provider: 'cpu', linger: 50 });
-    assert.equal(await third.checkpoint, checkpoint);
+    assert.equal(await third.get(), checkpoint);
     await new Promise((resolve) => setTimeout(resolve, 100));
     assert.ok(isAlive(pid), 'it was closed while somebody held it');
 
@@ -401,7 +545,7 @@ describe('shared checkpoints', () => {
     await until(() => !isAlive(pid), 'the process ends');
     other.release();
     await closeUnusedCheckpoints();
-    await assert.rejects(third.checkpoint, { code: 'CANCELLED' });
+    await assert.rejects(third.get(), { code: 'CANCELLED' });
   });
 
   it('are tried again after a failure', async () => {
@@ -410,9 +554,9 @@ describe('shared checkpoints', () => {
     const lease = acquireCheckpoint(copy, { provider: 'cpu', onStatus: ({ state }) => statuses.push(state) });
     try {
       fs.renameSync(path.join(copy, 'unet'), path.join(copy, 'unet.away'));
-      await assert.rejects(lease.checkpoint, { code: 'CHECKPOINT' });
+      await assert.rejects(lease.get(), { code: 'CHECKPOINT' });
       fs.renameSync(path.join(copy, 'unet.away'), path.join(copy, 'unet'));
-      await lease.checkpoint;
+      await lease.get();
       assert.deepEqual(statuses, ['stopped', 'failed', 'starting', 'ready']);
     } finally {
       lease.release();

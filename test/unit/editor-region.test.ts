@@ -19,10 +19,22 @@ interface Geometry {
   snap(value: number, step: number): number;
 }
 // eslint-disable-next-line @typescript-eslint/no-require-imports
-const { geometry } = require(path.join(ROOT, 'resources/region-canvas.js')) as { geometry: Geometry };
+const geometry = require(path.join(ROOT, 'resources/composer/geometry.js')) as Geometry;
 // eslint-disable-next-line @typescript-eslint/no-require-imports
 const { sceneOf } = require(path.join(ROOT, 'resources/region-scene.js')) as {
-  sceneOf(graph: { nodes: Map<string, object>; wires: Array<[string, string]> }, id: string): { sampler?: { id: string }; width: number; height: number; cell: number; label: string; others: Array<{ id: string; label: string }> };
+  sceneOf(
+    graph: { nodes: Map<string, object>; wires: Array<[string, string]> },
+    id: string,
+  ): {
+    sampler?: { id: string };
+    width: number;
+    height: number;
+    cell: number;
+    label: string;
+    own: number;
+    background: string;
+    regions: Array<{ id: string; name: string; prompt: string }>;
+  };
 };
 
 const EPSILON = 2e-4; // coordinates have four decimals
@@ -32,14 +44,21 @@ const point = fc.tuple(share, share);
 const box = fc.tuple(point, point).map(([a, b]) => geometry.boxBetween(a, b));
 
 function assertInside([x, y, width, height]: Box): void {
-  assert.ok(x >= 0 && y >= 0 && width >= 0.01 - EPSILON && height >= 0.01 - EPSILON, JSON.stringify([x, y, width, height]));
+  assert.ok(
+    x >= 0 && y >= 0 && width >= 0.01 - EPSILON && height >= 0.01 - EPSILON,
+    JSON.stringify([x, y, width, height]),
+  );
   assert.ok(x + width <= 1 + EPSILON && y + height <= 1 + EPSILON, JSON.stringify([x, y, width, height]));
 }
 
 describe('region canvas geometry', () => {
   it('draws a box between any two points inside the canvas', () => {
     assert.deepEqual(geometry.boxBetween([0.7, 0.2], [0.3, 0.6]), [0.3, 0.2, 0.4, 0.4]);
-    fc.assert(fc.property(fc.tuple(anywhere, anywhere), fc.tuple(anywhere, anywhere), (a, b) => assertInside(geometry.boxBetween(a, b))));
+    fc.assert(
+      fc.property(fc.tuple(anywhere, anywhere), fc.tuple(anywhere, anywhere), (a, b) =>
+        assertInside(geometry.boxBetween(a, b)),
+      ),
+    );
   });
 
   it('moves a box as far as the canvas goes, without changing its size', () => {
@@ -57,13 +76,18 @@ describe('region canvas geometry', () => {
     assert.deepEqual(geometry.resizeBox([0.2, 0.2, 0.4, 0.4], 'nw', [0.1, 0.3]), [0.1, 0.3, 0.5, 0.3]);
     assert.deepEqual(geometry.resizeBox([0.2, 0.2, 0.4, 0.4], 'e', [0.9, 0]), [0.2, 0.2, 0.7, 0.4]);
     fc.assert(
-      fc.property(box, fc.constantFrom('nw', 'n', 'ne', 'e', 'se', 's', 'sw', 'w'), fc.tuple(anywhere, anywhere), (before, handle, to) => {
-        const after = geometry.resizeBox(before, handle, to);
-        assertInside(after);
-        const right = (b: Box) => b[0] + b[2];
-        if (handle.includes('w')) assert.ok(Math.abs(right(after) - right(before)) < EPSILON);
-        if (handle === 'n' || handle === 's') assert.deepEqual([after[0], after[2]], [before[0], before[2]]);
-      }),
+      fc.property(
+        box,
+        fc.constantFrom('nw', 'n', 'ne', 'e', 'se', 's', 'sw', 'w'),
+        fc.tuple(anywhere, anywhere),
+        (before, handle, to) => {
+          const after = geometry.resizeBox(before, handle, to);
+          assertInside(after);
+          const right = (b: Box) => b[0] + b[2];
+          if (handle.includes('w')) assert.ok(Math.abs(right(after) - right(before)) < EPSILON);
+          if (handle === 'n' || handle === 's') assert.deepEqual([after[0], after[2]], [before[0], before[2]]);
+        },
+      ),
     );
   });
 
@@ -80,8 +104,16 @@ describe('region canvas geometry', () => {
   });
 
   it('stretches a polygon to a box', () => {
-    const triangle: Point[] = [[0, 0], [0.5, 0], [0, 0.5]];
-    assert.deepEqual(geometry.fitPoints(triangle, [0.2, 0.4, 0.4, 0.2]), [[0.2, 0.4], [0.6, 0.4], [0.2, 0.6]]);
+    const triangle: Point[] = [
+      [0, 0],
+      [0.5, 0],
+      [0, 0.5],
+    ];
+    assert.deepEqual(geometry.fitPoints(triangle, [0.2, 0.4, 0.4, 0.2]), [
+      [0.2, 0.4],
+      [0.6, 0.4],
+      [0.2, 0.6],
+    ]);
   });
 
   it('turns a box and an ellipse into polygons with the same bounds', () => {
@@ -94,11 +126,27 @@ describe('region canvas geometry', () => {
   });
 
   it('adds a point to the nearest edge', () => {
-    const square: Point[] = [[0, 0], [1, 0], [1, 1], [0, 1]];
+    const square: Point[] = [
+      [0, 0],
+      [1, 0],
+      [1, 1],
+      [0, 1],
+    ];
     assert.equal(geometry.insertionIndex(square, [0.5, 0.1], 1), 1);
     assert.equal(geometry.insertionIndex(square, [0.9, 0.5], 1), 2);
     assert.equal(geometry.insertionIndex(square, [0.1, 0.5], 1), 4);
-    assert.equal(geometry.insertionIndex([[0, 0], [1, 1]], [0.5, 0], 1), 2, 'the third point comes last');
+    assert.equal(
+      geometry.insertionIndex(
+        [
+          [0, 0],
+          [1, 1],
+        ],
+        [0.5, 0],
+        1,
+      ),
+      2,
+      'the third point comes last',
+    );
     // On a canvas four times as wide as high, a point left of the middle is nearer to the top than to the left side.
     assert.equal(geometry.insertionIndex(square, [0.25, 0.3], 4), 1);
   });
@@ -106,9 +154,13 @@ describe('region canvas geometry', () => {
   it('snaps to cells, and reads only what is a box or a point', () => {
     assert.equal(geometry.snap(0.27, 0.25), 0.25);
     assert.equal(geometry.snap(0.27, 0), 0.27);
-    for (const wrong of [undefined, null, 'x', [1, 2, 3], [0, 0, NaN, 1], {}]) assert.deepEqual(geometry.boxOf(wrong), [0.25, 0.25, 0.5, 0.5]);
+    for (const wrong of [undefined, null, 'x', [1, 2, 3], [0, 0, NaN, 1], {}])
+      assert.deepEqual(geometry.boxOf(wrong), [0.25, 0.25, 0.5, 0.5]);
     assert.deepEqual(geometry.boxOf(['0.1', '0.2', '0.3', '0.4']), [0.1, 0.2, 0.3, 0.4]);
-    assert.deepEqual(geometry.pointsOf([[0.1, 0.2], 'x', [1], [2, -1]]), [[0.1, 0.2], [1, 0]]);
+    assert.deepEqual(geometry.pointsOf([[0.1, 0.2], 'x', [1], [2, -1]]), [
+      [0.1, 0.2],
+      [1, 0],
+    ]);
   });
 });
 
@@ -138,8 +190,24 @@ describe('region scene', () => {
   it('labels a region by its name, else by the prompt that feeds it', () => {
     assert.equal(sceneOf(chain, 'sofa').label, 'a red sofa');
     assert.equal(sceneOf(chain, 'plant').label, 'the plant');
-    assert.deepEqual(sceneOf(chain, 'plant').others.map(({ label }) => label), ['a red sofa']);
-    assert.deepEqual(sceneOf(chain, 'sofa').others.map(({ label }) => label), ['the plant'], 'also the regions further down');
+  });
+
+  it('knows all regions of the picture, in the order of the wires, with their words', () => {
+    for (const [id, own] of [
+      ['sofa', 0],
+      ['plant', 1],
+    ] as const) {
+      const scene = sceneOf(chain, id);
+      assert.equal(scene.own, own);
+      assert.equal(scene.background, 'a living room');
+      assert.deepEqual(
+        scene.regions.map(({ name, prompt }) => [name, prompt]),
+        [
+          ['', 'a red sofa'],
+          ['the plant', 'msg.plant'],
+        ],
+      );
+    }
   });
 
   it('sees the other regions of parallel branches', () => {
@@ -151,7 +219,12 @@ describe('region scene', () => {
       { id: 'sampler', type: 'multidiffusion-sampler' },
       { id: 'other', type: 'multidiffusion-sampler' },
     ]);
-    assert.deepEqual(sceneOf(parallel, 'a').others.map(({ id }) => id), ['b']);
+    assert.deepEqual(
+      sceneOf(parallel, 'a')
+        .regions.map(({ id }) => id)
+        .sort(),
+      ['a', 'b'],
+    );
   });
 
   it('stands loops and a region without a sampler', () => {
@@ -162,6 +235,6 @@ describe('region scene', () => {
     const scene = sceneOf(loop, 'a');
     assert.equal(scene.sampler, undefined);
     assert.deepEqual([scene.width, scene.height], [128, 128]);
-    assert.deepEqual(scene.others.map(({ id }) => id), ['b']);
+    assert.deepEqual(scene.regions.map(({ id }) => id).sort(), ['a', 'b']);
   });
 });

@@ -1,8 +1,8 @@
 /** Half-precision numbers; on Node 20 and 22 they are raw bits, from 24 on a type of their own. */
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import { floatToHalf, halfToFloat } from '../../dist/engine/inference/float16';
-import { toFloat32, toWire } from '../../dist/engine/inference/sessions';
+import { floatToHalf, halfToFloat } from '../../dist/engine/inference/process/float16';
+import { toFloat32, toWire } from '../../dist/engine/inference/process/sessions';
 
 describe('half precision', () => {
   it('survives the way there and back, for every value', () => {

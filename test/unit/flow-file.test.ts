@@ -13,7 +13,10 @@ describe('flow files', () => {
   it('start at the node whose messages come to save-image', () => {
     assert.equal(findStart(flow).id, 'c');
     assert.equal(findStart([...flow, { id: 'f', type: 'inject', wires: [['d']] }]).id, 'f');
-    assert.throws(() => findStart(flow.slice(0, 2)), /no inject, http in, mqtt in node whose messages come to a save-image/);
+    assert.throws(
+      () => findStart(flow.slice(0, 2)),
+      /no inject, http in, mqtt in node whose messages come to a save-image/,
+    );
   });
 
   it('follow links', () => {
@@ -30,10 +33,16 @@ describe('flow files', () => {
     const changed = applySettings(flow, { 'red sofa.prompt': 'a blue sofa', seed: 7, 'generation.note': 'x' });
     assert.equal(changed.flow[3].prompt, 'a blue sofa');
     assert.deepEqual(changed.message, { seed: 7, 'generation.note': 'x' });
-    assert.deepEqual(changed.notes, ['--set generation.note: no node is called "generation", so that it is set in the message.']);
+    assert.deepEqual(changed.notes, [
+      '--set generation.note: no node is called "generation", so that it is set in the message.',
+    ]);
     assert.equal(flow[3].prompt, 'a red sofa');
     assert.equal(applySettings(flow, { 'text-encode.prompt': 'x' }).flow[3].prompt, 'x');
-    assert.equal(applySettings([{ id: 'r', type: 'region-mask', regionName: 'sofa', weight: 1 }], { 'sofa.weight': 2 }).flow[0].weight, 2);
+    assert.equal(
+      applySettings([{ id: 'r', type: 'region-mask', regionName: 'sofa', weight: 1 }], { 'sofa.weight': 2 }).flow[0]
+        .weight,
+      2,
+    );
     assert.equal(applySettings(flow, { 'd.prompt': 'y' }).flow[3].prompt, 'y');
     assert.throws(() => applySettings(flow, { 'red sofa.promt': 'x' }), /has no property promt/);
   });
@@ -47,7 +56,9 @@ describe('flow files', () => {
   });
 
   it('show their layout in a comment', () => {
-    assert.deepEqual(exampleLayout([{ id: 'a', type: 'comment', info: 'So:\n\n```json\n{"prompt": "x"}\n```\n' }]), { prompt: 'x' });
+    assert.deepEqual(exampleLayout([{ id: 'a', type: 'comment', info: 'So:\n\n```json\n{"prompt": "x"}\n```\n' }]), {
+      prompt: 'x',
+    });
     assert.equal(exampleLayout(flow), undefined);
   });
 });

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
-import { CancelledError } from '../../dist/engine/errors';
-import { JobQueue, type JobContext, type JobOptions } from '../../dist/engine/jobs';
+import { CancelledError, MultiDiffusionError } from '../../dist/engine/errors';
+import { JobQueue, type JobContext, type JobOptions } from '../../dist/engine/queue/queue';
 
 /** A job that ends when told to, or when it is cancelled. */
 function controlled() {
@@ -20,6 +20,47 @@ function controlled() {
 }
 
 describe('job queue', () => {
+  it('runs more jobs at once as soon as it may, and ends none when it may run fewer', async () => {
+    const queue = new JobQueue();
+    const jobs = [controlled(), controlled(), controlled()];
+    const added = jobs.map(({ work }) => queue.add(work));
+    await sleep(1);
+    assert.deepEqual(
+      added.map(({ state }) => state),
+      ['running', 'queued', 'queued'],
+    );
+    queue.concurrency = 3;
+    await sleep(1);
+    assert.deepEqual(
+      added.map(({ state }) => state),
+      ['running', 'running', 'running'],
+    );
+    queue.concurrency = 1;
+    const last = queue.add(controlled().work);
+    for (const job of jobs.slice(0, 2)) job.end();
+    await Promise.all(added.slice(0, 2).map(({ result }) => result));
+    await sleep(1);
+    assert.deepEqual([added[2].state, last.state], ['running', 'queued']);
+    queue.close();
+  });
+
+  it('says of a job that took too long what it waited for, where that is known; and which job a signal ends', async () => {
+    let reason = undefined as Error | undefined;
+    const queue = new JobQueue({ explainTimeout: () => reason });
+    const signals: AbortSignal[] = [];
+    const never = ({ signal }: { signal: AbortSignal }): Promise<never> => (
+      signals.push(signal), new Promise(() => undefined)
+    );
+    await assert.rejects(queue.add(never, { timeout: 10 }).result, { code: 'TIMEOUT' });
+    reason = new MultiDiffusionError('NO_REDIS', 'away');
+    const second = queue.add(never, { timeout: 50, priority: 3 });
+    await sleep(1);
+    assert.equal(queue.jobOf(signals[1]), second);
+    assert.equal(queue.jobOf(undefined), undefined);
+    await assert.rejects(second.result, reason);
+    assert.equal(queue.jobOf(signals[1]), undefined);
+  });
+
   it('runs one job at a time, in order', async () => {
     const queue = new JobQueue();
     let running = 0;
@@ -43,8 +84,14 @@ describe('job queue', () => {
     const work = [controlled(), controlled(), controlled()];
     const jobs = work.map((job, i) => queue.add(job.work, { id: String(i) }));
     await sleep(1);
-    assert.deepEqual(work.map((job) => job.hasStarted()), [true, true, false]);
-    assert.deepEqual(['0', '1', '2'].map((id) => queue.position(id)), [0, 0, 2]);
+    assert.deepEqual(
+      work.map((job) => job.hasStarted()),
+      [true, true, false],
+    );
+    assert.deepEqual(
+      ['0', '1', '2'].map((id) => queue.position(id)),
+      [0, 0, 2],
+    );
     assert.throws(() => queue.add(controlled().work), { code: 'QUEUE_FULL' });
     work[1].end();
     await jobs[1].result;
@@ -92,7 +139,10 @@ describe('job queue', () => {
     assert.equal(queue.cancelAll(), 3);
   });
 
-  for (const [overflow, victim] of [['replace-newest', 2], ['replace-oldest', 1]] as const) {
+  for (const [overflow, victim] of [
+    ['replace-newest', 2],
+    ['replace-oldest', 1],
+  ] as const) {
     it(`lets a new job replace a waiting one (${overflow})`, async () => {
       const queue = new JobQueue({ limit: 2, overflow });
       const blocker = controlled();
@@ -105,7 +155,10 @@ describe('job queue', () => {
       await assert.rejects(jobs[victim].result, { code: 'QUEUE_FULL' });
       blocker.end();
       const results = await Promise.allSettled(jobs.map((job) => job.result));
-      assert.deepEqual(results.map(({ status }, i) => status === 'rejected' && i).filter((i) => i !== false), [victim]);
+      assert.deepEqual(
+        results.map(({ status }, i) => status === 'rejected' && i).filter((i) => i !== false),
+        [victim],
+      );
     });
   }
 
@@ -129,7 +182,12 @@ describe('job queue', () => {
     const mine = { client: 'me' };
     const jobs = [queue.add(blocker.work, mine), queue.add(blocker.work, mine)];
     assert.throws(() => queue.add(blocker.work, mine), { code: 'QUEUE_FULL', message: /This client has 2 jobs/ });
-    jobs.push(queue.add(blocker.work, { client: 'you' }), queue.add(blocker.work), queue.add(blocker.work), queue.add(blocker.work));
+    jobs.push(
+      queue.add(blocker.work, { client: 'you' }),
+      queue.add(blocker.work),
+      queue.add(blocker.work),
+      queue.add(blocker.work),
+    );
     queue.cancel(jobs[1].id);
     jobs[1] = queue.add(blocker.work, mine);
     blocker.end();
@@ -138,7 +196,11 @@ describe('job queue', () => {
 
   describe('lets clients take turns', () => {
     /** Queues jobs named by client and number behind one that runs, and gives the order in which they were done. */
-    async function orderOf(asked: string[], options: (name: string) => JobOptions = () => ({}), whileRunning?: (name: string, add: (name: string) => void) => void): Promise<string> {
+    async function orderOf(
+      asked: string[],
+      options: (name: string) => JobOptions = () => ({}),
+      whileRunning?: (name: string, add: (name: string) => void) => void,
+    ): Promise<string> {
       const queue = new JobQueue({ limit: 1000 });
       const blocker = controlled();
       const done: string[] = [];
@@ -158,10 +220,14 @@ describe('job queue', () => {
       if (!whileRunning) assert.deepEqual(foretold, done, 'what position told');
       return done.join(' ');
     }
-    const many = (client: string, count: number): string[] => Array.from({ length: count }, (_, i) => `${client}${i + 1}`);
+    const many = (client: string, count: number): string[] =>
+      Array.from({ length: count }, (_, i) => `${client}${i + 1}`);
 
     it('so that who asks for one thing does not wait for thirty of another', async () => {
-      assert.equal(await orderOf([...many('a', 30), 'b1', 'c1']), ['a1', 'b1', 'c1', ...many('a', 30).slice(1)].join(' '));
+      assert.equal(
+        await orderOf([...many('a', 30), 'b1', 'c1']),
+        ['a1', 'b1', 'c1', ...many('a', 30).slice(1)].join(' '),
+      );
     });
 
     it('each in the order of its asking', async () => {
@@ -169,7 +235,8 @@ describe('job queue', () => {
     });
 
     it('and nobody in particular takes turns with them as one client', async () => {
-      const nobody = (name: string): JobOptions => (name.startsWith('x') || name.startsWith('y') ? { client: undefined } : {});
+      const nobody = (name: string): JobOptions =>
+        name.startsWith('x') || name.startsWith('y') ? { client: undefined } : {};
       assert.equal(await orderOf(['x1', 'y1', 'x2', 'y2'], nobody), 'x1 y1 x2 y2');
       assert.equal(await orderOf(['x1', 'y1', 'x2', 'a1', 'y2'], nobody), 'x1 a1 y1 x2 y2');
     });
@@ -185,34 +252,46 @@ describe('job queue', () => {
         if (/[bc]/.test(name) && more-- > 0) add(`${name[0]}${more + 10}`);
       };
       const order = (await orderOf(['b1', 'c1', ...many('a', 4)], undefined, again)).split(' ');
-      assert.deepEqual(order.flatMap((name, i) => (name.startsWith('a') ? [i] : [])), [2, 5, 8, 11]);
+      assert.deepEqual(
+        order.flatMap((name, i) => (name.startsWith('a') ? [i] : [])),
+        [2, 5, 8, 11],
+      );
     });
 
     it('whichever of their jobs are cancelled', async () => {
       const names = fc.constantFrom('a', 'b', 'c');
       await fc.assert(
-        fc.asyncProperty(fc.array(fc.record({ client: names, cancelled: fc.boolean() }), { minLength: 1, maxLength: 30 }), async (asked) => {
-          const queue = new JobQueue({ limit: 100 });
-          const blocker = controlled();
-          queue.add(blocker.work);
-          await sleep(0);
-          const done: number[] = [];
-          const jobs = asked.map(({ client }, i) => queue.add(async () => void done.push(i), { client }));
-          asked.forEach(({ cancelled }, i) => cancelled && queue.cancel(jobs[i].id));
-          blocker.end();
-          await Promise.allSettled(jobs.map((job) => job.result));
-          assert.equal(done.length, asked.filter(({ cancelled }) => !cancelled).length);
-          for (const client of ['a', 'b', 'c']) {
-            const own = done.filter((i) => asked[i].client === client);
-            assert.deepEqual(own, [...own].sort((one, other) => one - other), 'the order of asking');
-          }
-          // Whoever is not through yet comes up before anybody comes up twice.
-          const turns = done.map((i) => asked[i].client);
-          turns.forEach((client, at) => {
-            const again = turns.indexOf(client, at + 1);
-            for (const other of new Set(turns.slice(again + 1))) if (again > 0 && other !== client) assert.ok(turns.slice(at + 1, again).includes(other), turns.join(' '));
-          });
-        }),
+        fc.asyncProperty(
+          fc.array(fc.record({ client: names, cancelled: fc.boolean() }), { minLength: 1, maxLength: 30 }),
+          async (asked) => {
+            const queue = new JobQueue({ limit: 100 });
+            const blocker = controlled();
+            queue.add(blocker.work);
+            await sleep(0);
+            const done: number[] = [];
+            const jobs = asked.map(({ client }, i) => queue.add(async () => void done.push(i), { client }));
+            asked.forEach(({ cancelled }, i) => cancelled && queue.cancel(jobs[i].id));
+            blocker.end();
+            await Promise.allSettled(jobs.map((job) => job.result));
+            assert.equal(done.length, asked.filter(({ cancelled }) => !cancelled).length);
+            for (const client of ['a', 'b', 'c']) {
+              const own = done.filter((i) => asked[i].client === client);
+              assert.deepEqual(
+                own,
+                [...own].sort((one, other) => one - other),
+                'the order of asking',
+              );
+            }
+            // Whoever is not through yet comes up before anybody comes up twice.
+            const turns = done.map((i) => asked[i].client);
+            turns.forEach((client, at) => {
+              const again = turns.indexOf(client, at + 1);
+              for (const other of new Set(turns.slice(again + 1)))
+                if (again > 0 && other !== client)
+                  assert.ok(turns.slice(at + 1, again).includes(other), turns.join(' '));
+            });
+          },
+        ),
         { numRuns: 200 },
       );
     });
@@ -300,7 +379,8 @@ describe('job queue', () => {
                 if (what === 'cancel-while') queue.cancel(id);
                 if (what === 'signal') abort.abort();
                 if (what === 'cancel-all') queue.cancelAll();
-                if (what === 'timeout') await new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
+                if (what === 'timeout')
+                  await new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
               },
               { signal: abort.signal, timeout: what === 'timeout' ? 1 : undefined },
             );
@@ -314,7 +394,10 @@ describe('job queue', () => {
         }
         await Promise.allSettled(results);
         assert.equal(ids.length + refused, actions.length);
-        assert.deepEqual(ids.map((id) => ends.get(id)), ids.map(() => 1));
+        assert.deepEqual(
+          ids.map((id) => ends.get(id)),
+          ids.map(() => 1),
+        );
         assert.equal(queue.depth, 0);
       }),
       { numRuns: 150 },

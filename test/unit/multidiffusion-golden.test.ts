@@ -19,12 +19,17 @@ describe('MultiDiffusion against the official program', () => {
       const cells = height * width;
       const initial = read('initial_latents');
       const colours = read('background_rgb');
-      const backgrounds = Array.from({ length: colours.dims[0] }, (_, i) => constantLatents([...colours.data.slice(3 * i, 3 * i + 3)].map(Number), 64, 64));
+      const backgrounds = Array.from({ length: colours.dims[0] }, (_, i) =>
+        constantLatents([...colours.data.slice(3 * i, 3 * i + 3)].map(Number), 64, 64),
+      );
       const steps: Tensor<'float32'>[] = [];
       const result = await sample(new AnalyticModel(), {
         background: conditioning(expected.prompt_scalars[0], expected.negative_scalars[0]),
         regions: Array.from({ length: prompts - 1 }, (_, p) => ({
-          ...region(expected.prompt_scalars[p + 1], Tensor.float32((masks.data as Float32Array).slice((p + 1) * cells, (p + 2) * cells), [1, height, width])),
+          ...region(
+            expected.prompt_scalars[p + 1],
+            Tensor.float32((masks.data as Float32Array).slice((p + 1) * cells, (p + 2) * cells), [1, height, width]),
+          ),
           conditioning: conditioning(expected.prompt_scalars[p + 1], expected.negative_scalars[p + 1]),
         })),
         options: {

@@ -24,11 +24,15 @@ class Encoder extends AnalyticModel {
     const [height, width] = images[0].dims.map((side) => side / 8);
     const size = `${images[0].dims[0]}x${images[0].dims[1]}`;
     this.sizes.push(...images.map(() => size));
-    if (this.onlySize && size !== this.onlySize) throw new MultiDiffusionError('INFERENCE', 'Got invalid dimensions for input: sample');
+    if (this.onlySize && size !== this.onlySize)
+      throw new MultiDiffusionError('INFERENCE', 'Got invalid dimensions for input: sample');
     return (await super.encodeImages(images)).map(({ data, dims }) => {
       const latents = data.map((value, i) => {
         const [x, y] = [i % width, Math.floor(i / width) % height];
-        const border = [x, y, width - 1 - x, height - 1 - y].reduce((sum, d, side) => sum + (d < this.radius ? (side + 1) / (d + 1) : 0), 0);
+        const border = [x, y, width - 1 - x, height - 1 - y].reduce(
+          (sum, d, side) => sum + (d < this.radius ? (side + 1) / (d + 1) : 0),
+          0,
+        );
         return value * (1 + 0.1 * border) + this.global / (height * width);
       });
       return Tensor.float32(latents, dims);
@@ -37,7 +41,18 @@ class Encoder extends AnalyticModel {
 }
 
 const encodeWhole = async (model: Encoder, colours: number[][], height: number, width: number) =>
-  (await Promise.all(colours.map((colour) => model.encodeImages([Tensor.uint8(Uint8Array.from({ length: height * width * 3 }, (_, i) => colour[i % 3]), [height, width, 3])])))).flat();
+  (
+    await Promise.all(
+      colours.map((colour) =>
+        model.encodeImages([
+          Tensor.uint8(
+            Uint8Array.from({ length: height * width * 3 }, (_, i) => colour[i % 3]),
+            [height, width, 3],
+          ),
+        ]),
+      ),
+    )
+  ).flat();
 
 describe('plain colours as latents', () => {
   it('are what the encoder makes of a picture of the size, border and all', async () => {
@@ -76,7 +91,14 @@ describe('plain colours as latents', () => {
     const encoded = model.images;
     const [again, other] = await encodeColours(model, [RED, BLUE], [64, 64]);
     assert.equal(again, first);
-    assert.deepEqual(other.data, constantLatents(BLUE.map((c) => c / 255), 8, 8).data);
+    assert.deepEqual(
+      other.data,
+      constantLatents(
+        BLUE.map((c) => c / 255),
+        8,
+        8,
+      ).data,
+    );
     assert.equal(model.images, encoded + 1);
     const [wide] = await encodeColours(model, [RED], [64, 128]);
     assert.deepEqual(wide.dims, [1, 4, 8, 16]);

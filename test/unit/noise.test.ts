@@ -40,7 +40,10 @@ describe('noise', () => {
           const mean = values.reduce((sum, x) => sum + x, 0) / values.length;
           assert.ok(Math.abs(mean - draw.mean) < 1e-6, `mean ${mean}, expected ${draw.mean}`);
           const squares = values.reduce((sum, x) => sum + x * x, 0);
-          assert.ok(Math.abs(squares / draw.sum_of_squares - 1) < 1e-6, `squares ${squares}, expected ${draw.sum_of_squares}`);
+          assert.ok(
+            Math.abs(squares / draw.sum_of_squares - 1) < 1e-6,
+            `squares ${squares}, expected ${draw.sum_of_squares}`,
+          );
         }
       });
     }
@@ -65,19 +68,30 @@ describe('noise', () => {
       // Computed once; a change means that somebody's seeds give other pictures.
       const noise = torchNoise(42, [1, 4, 8, 8]);
       const bits = new Uint32Array(noise.buffer);
-      assert.equal(bits.reduce((hash, word) => (Math.imul(hash, 31) + word) >>> 0, 0), BITS);
+      assert.equal(
+        bits.reduce((hash, word) => (Math.imul(hash, 31) + word) >>> 0, 0),
+        BITS,
+      );
     });
   });
 
   describe('by address', () => {
     it('depends on seed, purpose and index, and on nothing else', () => {
       fc.assert(
-        fc.property(anySeed, anySeed, fc.string(), fc.string(), fc.nat(), fc.nat(), (seed, seed2, purpose, purpose2, index, index2) => {
-          const here = addressedNoise(seed, purpose, index, [16]);
-          assert.deepEqual(addressedNoise(seed, purpose, index, [16]).data, here.data);
-          const sameAddress = seed === seed2 && purpose === purpose2 && index === index2;
-          if (!sameAddress) assert.notDeepEqual(addressedNoise(seed2, purpose2, index2, [16]).data, here.data);
-        }),
+        fc.property(
+          anySeed,
+          anySeed,
+          fc.string(),
+          fc.string(),
+          fc.nat(),
+          fc.nat(),
+          (seed, seed2, purpose, purpose2, index, index2) => {
+            const here = addressedNoise(seed, purpose, index, [16]);
+            assert.deepEqual(addressedNoise(seed, purpose, index, [16]).data, here.data);
+            const sameAddress = seed === seed2 && purpose === purpose2 && index === index2;
+            if (!sameAddress) assert.notDeepEqual(addressedNoise(seed2, purpose2, index2, [16]).data, here.data);
+          },
+        ),
       );
     });
 
@@ -118,7 +132,10 @@ describe('noise', () => {
 
   it('refuses seeds that are no whole numbers', () => {
     for (const seed of [-1, 1.5, NaN, Infinity, 2 ** 53, '7' as unknown as number, undefined as unknown as number]) {
-      assert.throws(() => torchNoise(seed, [16]), (error: unknown) => error instanceof InvalidInputError && error.message.includes('seed'));
+      assert.throws(
+        () => torchNoise(seed, [16]),
+        (error: unknown) => error instanceof InvalidInputError && error.message.includes('seed'),
+      );
       assert.throws(() => addressedNoise(seed, 'step', 0, [16]), InvalidInputError);
       assert.throws(() => addressedUniform(seed, 'step', 0, 1), InvalidInputError);
     }
@@ -127,5 +144,7 @@ describe('noise', () => {
 
 function close(actual: number[], expected: number[], tolerance: number): void {
   assert.equal(actual.length, expected.length);
-  actual.forEach((value, i) => assert.ok(Math.abs(value - expected[i]) <= tolerance, `value ${i} is ${value}, expected ${expected[i]}`));
+  actual.forEach((value, i) =>
+    assert.ok(Math.abs(value - expected[i]) <= tolerance, `value ${i} is ${value}, expected ${expected[i]}`),
+  );
 }

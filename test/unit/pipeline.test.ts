@@ -1,14 +1,23 @@
 /** Whole pictures against what diffusers and the official MultiDiffusion program computed with the same files. */
 import assert from 'node:assert/strict';
 import { openCheckpoint, sample, type Checkpoint, type Region } from '../../dist/engine';
-import { halfToFloat } from '../../dist/engine/inference/float16';
+import { halfToFloat } from '../../dist/engine/inference/process/float16';
 import { TorchGenerator } from '../../dist/engine/noise';
 import { PAPER_OPTIONS } from '../../dist/engine/options';
 import { Tensor } from '../../dist/engine/tensor';
-import { checkpointFolder, difference, golden, goldenResult, shareBeyond } from './support/checkpoints';
+import {
+  checkpointFolder,
+  SLOWNESS,
+  TEST_PROVIDER,
+  difference,
+  golden,
+  goldenResult,
+  shareBeyond,
+} from './support/checkpoints';
 import { readNpy } from './support/npy';
 
-const floats = (tensor: Tensor): ArrayLike<number> => (tensor.dtype === 'float16' ? halfToFloat(tensor.data) : tensor.data);
+const floats = (tensor: Tensor): ArrayLike<number> =>
+  tensor.dtype === 'float16' ? halfToFloat(tensor.data) : tensor.data;
 
 const checkpoints = {
   'tiny-sd2': { tolerance: 1e-3, imageTolerance: 2, cases: ['txt2img', 'txt2img_wide'] },
@@ -19,13 +28,21 @@ for (const [name, { tolerance, imageTolerance, cases }] of Object.entries(checkp
   describe(`${name} as diffusers`, () => {
     let checkpoint: Checkpoint;
     before(async () => {
-      checkpoint = await openCheckpoint(checkpointFolder(name), { provider: 'cpu' });
+      checkpoint = await openCheckpoint(checkpointFolder(name), { provider: TEST_PROVIDER });
     });
     after(() => checkpoint.close());
 
     for (const folder of cases) {
       const result = goldenResult(`${name}-results/${folder}`);
-      const { prompt, negative_prompt: negative, steps, guidance_scale: guidanceScale, height, width, token_ids: ids } = result.case;
+      const {
+        prompt,
+        negative_prompt: negative,
+        steps,
+        guidance_scale: guidanceScale,
+        height,
+        width,
+        token_ids: ids,
+      } = result.case;
 
       it(`${folder}: prompt embeddings`, async () => {
         const [encoded] = await checkpoint.encodePrompts([prompt]);
@@ -88,18 +105,24 @@ describe('tiny-sd2 as the official MultiDiffusion program', () => {
   }
 
   it('three prompts with bootstrapping', async function () {
-    this.timeout(60_000);
-    const checkpoint = await openCheckpoint(checkpointFolder('tiny-sd2'), { provider: 'cpu' });
+    this.timeout(SLOWNESS * 300_000);
+    const checkpoint = await openCheckpoint(checkpointFolder('tiny-sd2'), { provider: TEST_PROVIDER });
     try {
       const result = goldenResult<RegionsCase>('tiny-sd2-results/regions');
       const { prompts, negative_prompts: negatives, height, width, steps, window } = result.case;
-      const conditionings = await Promise.all(prompts.map((prompt, i) => checkpoint.encodeConditioning(prompt, negatives[i])));
+      const conditionings = await Promise.all(
+        prompts.map((prompt, i) => checkpoint.encodeConditioning(prompt, negatives[i])),
+      );
       const masks = readNpy(`${golden}/tiny-sd2-results/regions/masks.npy`);
       const cells = masks.dims[2] * masks.dims[3];
       const regions: Region[] = conditionings.slice(1).map((conditioning, i) => ({
         name: conditioning.prompt,
         conditioning,
-        mask: Tensor.float32(Float32Array.from(masks.data.slice((i + 1) * cells, (i + 2) * cells)), [1, masks.dims[2], masks.dims[3]]),
+        mask: Tensor.float32(Float32Array.from(masks.data.slice((i + 1) * cells, (i + 2) * cells)), [
+          1,
+          masks.dims[2],
+          masks.dims[3],
+        ]),
       }));
       const backgrounds = result.tensor('background_latents');
       const size = backgrounds.size / backgrounds.dims[0];
@@ -108,11 +131,18 @@ describe('tiny-sd2 as the official MultiDiffusion program', () => {
         regions,
         options: {
           ...PAPER_OPTIONS,
-          steps, height, width, guidanceScale: result.case.guidance_scale, windowSize: window * 8,
-          bootstrapping: result.case.bootstrap_steps, bootstrappingUnit: 'steps',
+          steps,
+          height,
+          width,
+          guidanceScale: result.case.guidance_scale,
+          windowSize: window * 8,
+          bootstrapping: result.case.bootstrap_steps,
+          bootstrappingUnit: 'steps',
         },
         initialNoise: noiseOfRegionsCase([1, 4, height / 8, width / 8]),
-        backgrounds: Array.from({ length: backgrounds.dims[0] }, (_, i) => Tensor.float32(backgrounds.data.slice(i * size, (i + 1) * size), [1, ...backgrounds.dims.slice(1)])),
+        backgrounds: Array.from({ length: backgrounds.dims[0] }, (_, i) =>
+          Tensor.float32(backgrounds.data.slice(i * size, (i + 1) * size), [1, ...backgrounds.dims.slice(1)]),
+        ),
         backgroundPicks: result.case.background_picks,
       });
       const off = difference(made.latents.data, result.tensor('final_latents').data);
@@ -128,7 +158,7 @@ describe('tiny-lcm as diffusers', () => {
   const result = goldenResult('tiny-lcm-results/txt2img');
   let checkpoint: Checkpoint;
   before(async () => {
-    checkpoint = await openCheckpoint(checkpointFolder('tiny-lcm'), { provider: 'cpu' });
+    checkpoint = await openCheckpoint(checkpointFolder('tiny-lcm'), { provider: TEST_PROVIDER });
   });
   after(() => checkpoint.close());
 

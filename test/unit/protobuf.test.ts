@@ -5,7 +5,17 @@ import { open } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import fc from 'fast-check';
-import { bytesField, contents, DamagedMessageError, fields, floatField, MessageFile, numberField, numbers, textField } from '../../dist/engine/checkpoint/protobuf';
+import {
+  bytesField,
+  contents,
+  DamagedMessageError,
+  fields,
+  floatField,
+  MessageFile,
+  numberField,
+  numbers,
+  textField,
+} from '../../dist/engine/onnx/protobuf';
 
 describe('protobuf messages', () => {
   it('are written as the format says', () => {
@@ -17,13 +27,26 @@ describe('protobuf messages', () => {
   });
 
   it('are read as they were written', () => {
-    const number = fc.tuple(fc.constant('number' as const), fc.integer({ min: 1, max: 5000 }), fc.integer({ min: 0, max: Number.MAX_SAFE_INTEGER }));
-    const bytes = fc.tuple(fc.constant('bytes' as const), fc.integer({ min: 1, max: 5000 }), fc.uint8Array({ maxLength: 300 }));
+    const number = fc.tuple(
+      fc.constant('number' as const),
+      fc.integer({ min: 1, max: 5000 }),
+      fc.integer({ min: 0, max: Number.MAX_SAFE_INTEGER }),
+    );
+    const bytes = fc.tuple(
+      fc.constant('bytes' as const),
+      fc.integer({ min: 1, max: 5000 }),
+      fc.uint8Array({ maxLength: 300 }),
+    );
     fc.assert(
       fc.property(fc.array(fc.oneof(number, bytes)), (row) => {
-        const message = Buffer.concat(row.map(([kind, field, value]) => (kind === 'number' ? numberField(field, value) : bytesField(field, value))));
+        const message = Buffer.concat(
+          row.map(([kind, field, value]) => (kind === 'number' ? numberField(field, value) : bytesField(field, value))),
+        );
         const read = [...fields(message)];
-        assert.deepEqual(read.map(({ number: field, value, content }) => [field, value ?? [...content!]]), row.map(([kind, field, value]) => [field, kind === 'number' ? value : [...value]]));
+        assert.deepEqual(
+          read.map(({ number: field, value, content }) => [field, value ?? [...content!]]),
+          row.map(([kind, field, value]) => [field, kind === 'number' ? value : [...value]]),
+        );
         assert.deepEqual(Buffer.concat(read.map(({ whole }) => whole)), message);
       }),
     );
@@ -43,7 +66,8 @@ describe('protobuf messages', () => {
         assert.ok(error instanceof DamagedMessageError);
       }
     }
-    for (const wrong of ['00', '07', '0c', '08ffffffffffffffffffffff01', '12ff01']) assert.throws(() => [...fields(Buffer.from(wrong, 'hex'))], DamagedMessageError, wrong);
+    for (const wrong of ['00', '07', '0c', '08ffffffffffffffffffffff01', '12ff01'])
+      assert.throws(() => [...fields(Buffer.from(wrong, 'hex'))], DamagedMessageError, wrong);
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 50 }), (bytes) => {
         try {
@@ -58,7 +82,13 @@ describe('protobuf messages', () => {
   it('in a file are walked without reading what is large', async () => {
     const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'protobuf-'));
     const name = path.join(folder, 'message');
-    const parts = [textField(1, 'first'), bytesField(2, Buffer.alloc(300_000, 1)), floatField(4, 1), bytesField(3, textField(1, 'inner')), numberField(5, 1)];
+    const parts = [
+      textField(1, 'first'),
+      bytesField(2, Buffer.alloc(300_000, 1)),
+      floatField(4, 1),
+      bytesField(3, textField(1, 'inner')),
+      numberField(5, 1),
+    ];
     fs.writeFileSync(name, Buffer.concat(parts));
     const handle = await open(name);
     try {
@@ -68,7 +98,11 @@ describe('protobuf messages', () => {
       for await (const { number, content } of file.fields({ start: 0, end: size })) {
         found.push([number, file.isSmall(content) ? await file.read(content) : content.end - content.start]);
       }
-      assert.deepEqual(found, [[1, Buffer.from('first')], [2, 300_000], [3, textField(1, 'inner')]]);
+      assert.deepEqual(found, [
+        [1, Buffer.from('first')],
+        [2, 300_000],
+        [3, textField(1, 'inner')],
+      ]);
       assert.deepEqual(contents(found[2][1] as Buffer, 1), [Buffer.from('inner')]);
     } finally {
       await handle.close();

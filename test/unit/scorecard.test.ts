@@ -6,7 +6,9 @@ import { builtinModules, createRequire } from 'node:module';
 import { manifest, readDefinitions, readExamples, readNodeHtml, root } from './support/package';
 
 // semver comes with Node-RED.
-const semver = createRequire(require.resolve('node-red/package.json'))('semver') as { satisfies(version: string, range: string): boolean };
+const semver = createRequire(require.resolve('node-red/package.json'))('semver') as {
+  satisfies(version: string, range: string): boolean;
+};
 
 describe('flow library scorecard', () => {
   const html = readNodeHtml();
@@ -52,7 +54,10 @@ describe('flow library scorecard', () => {
 
   it('N02: uses every node in an example', () => {
     const used = new Set(readExamples().flatMap(({ nodes }) => nodes.map(({ type }) => type)));
-    assert.deepEqual(Object.keys(html).filter((type) => !used.has(type)), []);
+    assert.deepEqual(
+      Object.keys(html).filter((type) => !used.has(type)),
+      [],
+    );
   });
 
   it('D01: has at most six dependencies, and requires no others', () => {
@@ -65,8 +70,15 @@ describe('flow library scorecard', () => {
       const source = fs.readFileSync(path.join(root, 'dist', file), 'utf8');
       for (const [, name] of source.matchAll(/(?:require|import)\(["']([^."'][^"']*)["']\)/g)) required.add(name);
     }
-    const known = (name: string): boolean => name.startsWith('node:') || builtinModules.includes(name) || name.startsWith(manifest.name) || dependencies.includes(name);
-    assert.deepEqual([...required].filter((name) => !known(name)), []);
+    const known = (name: string): boolean =>
+      name.startsWith('node:') ||
+      builtinModules.includes(name) ||
+      name.startsWith(manifest.name) ||
+      dependencies.includes(name);
+    assert.deepEqual(
+      [...required].filter((name) => !known(name)),
+      [],
+    );
   });
 
   it('has a palette entry, labels and help in every locale for each node', () => {
@@ -74,7 +86,7 @@ describe('flow library scorecard', () => {
       const [{ category, inputs = 0, outputs = 0 }] = readDefinitions(text);
       assert.ok(category === 'config' || inputs + outputs > 0, name);
       for (const language of ['en-US', 'es-ES']) {
-        const locale = path.join(root, 'dist', 'nodes', 'locales', language, name);
+        const locale = path.join(root, 'dist', 'nodes', name, 'locales', language, name);
         assert.ok(Object.hasOwn(JSON.parse(fs.readFileSync(`${locale}.json`, 'utf8')), name), `${language} ${name}`);
         const help = fs.readFileSync(`${locale}.html`, 'utf8');
         assert.ok(help.includes(`data-help-name="${name}"`), `${language} ${name}`);

@@ -6,13 +6,20 @@ import { ROOT } from './node-red';
 
 export const OUTPUT = path.join(ROOT, 'test/output');
 
-const CANDIDATES = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome', '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome'];
+const CANDIDATES = [
+  '/usr/bin/chromium',
+  '/usr/bin/chromium-browser',
+  '/usr/bin/google-chrome',
+  '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome',
+];
 
 /** @throws Error that says how to come by a browser */
 export async function launchBrowser(): Promise<Browser> {
   const executablePath = [process.env.CHROMIUM_PATH, ...CANDIDATES].find((file) => file && fs.existsSync(file));
   if (!executablePath) {
-    throw new Error('The browser tests need Chromium: install it (apt-get install chromium), or say where it is in CHROMIUM_PATH.');
+    throw new Error(
+      'The browser tests need Chromium: install it (apt-get install chromium), or say where it is in CHROMIUM_PATH.',
+    );
   }
   return chromium.launch({ executablePath, args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'] });
 }
@@ -30,11 +37,17 @@ export class Editor {
     });
   }
 
-  static async open(browser: Browser, url: string, options: { dark?: boolean; language?: string } = {}): Promise<Editor> {
+  static async open(
+    browser: Browser,
+    url: string,
+    options: { dark?: boolean; language?: string; touch?: boolean } = {},
+  ): Promise<Editor> {
     const context = await browser.newContext({
       viewport: { width: 1360, height: 900 },
       locale: options.language ?? 'en-US',
       colorScheme: options.dark ? 'dark' : 'light',
+      hasTouch: options.touch ?? false,
+      isMobile: options.touch ?? false,
     });
     const page = await context.newPage();
     const editor = new Editor(page);
@@ -71,7 +84,8 @@ export class Editor {
   /** Imports one of the package's examples as a user does, and shows it. */
   async importExample(name: string): Promise<void> {
     await this.page.evaluate(() => RED.actions.invoke('core:show-examples-import-dialog'));
-    const label = (text: string) => this.page.locator('#red-ui-clipboard-dialog .red-ui-treeList-label:visible', { hasText: text });
+    const label = (text: string) =>
+      this.page.locator('#red-ui-clipboard-dialog .red-ui-treeList-label:visible', { hasText: text });
     const file = label(name);
     // The list of packages fills while it is shown, and a click on one that isn't complete yet is lost.
     for (let attempt = 0; attempt < 5 && !(await file.isVisible()); attempt++) {
@@ -80,7 +94,13 @@ export class Editor {
     }
     await file.click();
     await this.page.locator('#red-ui-clipboard-dialog-ok:not(:disabled)').click();
-    await this.page.waitForFunction(() => RED.nodes.getWorkspaceOrder().length > 0 && !document.querySelector('#red-ui-clipboard-dialog:popover-open, .ui-dialog:has(#red-ui-clipboard-dialog):not([style*="display: none"])'));
+    await this.page.waitForFunction(
+      () =>
+        RED.nodes.getWorkspaceOrder().length > 0 &&
+        !document.querySelector(
+          '#red-ui-clipboard-dialog:popover-open, .ui-dialog:has(#red-ui-clipboard-dialog):not([style*="display: none"])',
+        ),
+    );
     await this.page.evaluate(() => RED.workspaces.show(RED.nodes.getWorkspaceOrder().at(-1)));
   }
 
@@ -88,11 +108,16 @@ export class Editor {
   async deploy(): Promise<void> {
     await this.page.evaluate(() => RED.nodes.dirty(true));
     await this.page.click('#red-ui-header-button-deploy');
-    const complaint = this.page.locator('.red-ui-notification:is(.red-ui-notification-warning, .red-ui-notification-error, :has(button)):visible').first();
+    const complaint = this.page
+      .locator(
+        '.red-ui-notification:is(.red-ui-notification-warning, .red-ui-notification-error, :has(button)):visible',
+      )
+      .first();
     const deployed = this.page.waitForFunction(() => !RED.nodes.dirty(), undefined, { timeout: 30_000 });
     await Promise.race([deployed, complaint.waitFor({ timeout: 30_000 })]);
     deployed.catch(() => {});
-    if (await complaint.isVisible()) throw new Error(`The editor warned while deploying: ${await complaint.innerText()}`);
+    if (await complaint.isVisible())
+      throw new Error(`The editor warned while deploying: ${await complaint.innerText()}`);
   }
 
   /** Closes whatever the editor asks or tells. */

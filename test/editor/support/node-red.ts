@@ -19,7 +19,11 @@ const NODE_RED_5 = path.join(ROOT, 'test/node-red-5');
 
 export const VERSIONS: Version[] = [
   { name: 'Node-RED 4', redJs: path.join(ROOT, 'node_modules/node-red/red.js'), node: process.execPath },
-  { name: 'Node-RED 5', redJs: path.join(NODE_RED_5, 'node_modules/node-red/red.js'), node: path.join(NODE_RED_5, 'node_modules/.bin/node') },
+  {
+    name: 'Node-RED 5',
+    redJs: path.join(NODE_RED_5, 'node_modules/node-red/red.js'),
+    node: path.join(NODE_RED_5, 'node_modules/.bin/node'),
+  },
 ];
 
 export interface NodeRed {
@@ -30,15 +34,32 @@ export interface NodeRed {
   stop: () => Promise<void>;
 }
 
-/** @param packageDir where the package to be tested lies */
-export async function startNodeRed(version: Version, packageDir = ROOT): Promise<NodeRed> {
-  if (!fs.existsSync(version.redJs)) throw new Error(`${version.name} is not installed (${version.redJs}): npm run test:browser installs it.`);
+/** FlowFuse's dashboard, which example 19 needs. */
+export const DASHBOARD = path.join(ROOT, 'test/dashboard/node_modules/@flowfuse/node-red-dashboard');
+
+/**
+ * @param packages what is installed by its name: where it lies
+ * @param language the server's, which is that of its log and of nothing in a browser
+ */
+export async function startNodeRed(
+  version: Version,
+  packages: Record<string, string> = {},
+  language: 'en-US' | 'es-ES' = 'en-US',
+): Promise<NodeRed> {
+  if (!fs.existsSync(version.redJs))
+    throw new Error(`${version.name} is not installed (${version.redJs}): npm run test:browser installs it.`);
   const userDir = fs.mkdtempSync(path.join(os.tmpdir(), 'multidiffusion-editor-'));
   fs.mkdirSync(path.join(userDir, 'node_modules'));
-  fs.symlinkSync(packageDir, path.join(userDir, 'node_modules/node-red-contrib-multidiffusion'));
+  for (const [name, folder] of Object.entries({ 'node-red-contrib-multidiffusion': ROOT, ...packages })) {
+    if (!fs.existsSync(folder)) throw new Error(`${name} is not in ${folder}: npm run test:browser installs it.`);
+    const link = path.join(userDir, 'node_modules', name);
+    fs.mkdirSync(path.dirname(link), { recursive: true });
+    fs.symlinkSync(folder, link);
+  }
   const port = await freePort();
   const settings = {
     flowFile: 'flows.json',
+    lang: language,
     uiHost: '127.0.0.1',
     uiPort: port,
     credentialSecret: 'test',
@@ -50,7 +71,9 @@ export async function startNodeRed(version: Version, packageDir = ROOT): Promise
   const settingsFile = path.join(userDir, 'settings.js');
   fs.writeFileSync(settingsFile, `module.exports = ${JSON.stringify(settings)}`);
 
-  const child = spawn(version.node, [version.redJs, '--settings', settingsFile, '--userDir', userDir], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(version.node, [version.redJs, '--settings', settingsFile, '--userDir', userDir], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
   let log = '';
   child.stdout.on('data', (chunk) => (log += String(chunk)));
   child.stderr.on('data', (chunk) => (log += String(chunk)));
@@ -69,7 +92,7 @@ export async function startNodeRed(version: Version, packageDir = ROOT): Promise
 
 async function started(child: ChildProcess, log: () => string): Promise<void> {
   const deadline = Date.now() + 90_000;
-  while (!/Started flows/.test(log())) {
+  while (!/Started flows|Flujos iniciados/.test(log())) {
     if (child.exitCode !== null || Date.now() > deadline) throw new Error(`Node-RED did not start:\n${log()}`);
     await new Promise((resolve) => setTimeout(resolve, 100));
   }

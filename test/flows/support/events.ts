@@ -25,3 +25,16 @@ export async function allEvents(answer: Response): Promise<News[]> {
   for await (const news of readEvents(answer)) events.push(news);
   return events;
 }
+
+/** How many clients the node "jobs" of a flow says to have listening, from now on. */
+export function watchListeners(
+  RED: { events: NodeJS.EventEmitter },
+  flow: Array<{ id: string; name?: unknown }>,
+): () => number {
+  const { id } = flow.find(({ name }) => name === 'jobs')!;
+  let listening = 0;
+  RED.events.on('node-status', (event: { id: string; status?: { text?: string } }) => {
+    if (event.id === id) listening = Number(/(\d+) listening/.exec(event.status?.text ?? '')?.[1] ?? 0);
+  });
+  return () => listening;
+}

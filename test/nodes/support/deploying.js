@@ -13,7 +13,18 @@ const flow = [
   { id: 'model', type: 'diffusion-model', checkpoint: 'folder', folder, provider: 'cpu', threads: '1' },
   ...[
     { id: 'encode', type: 'text-encode', model: 'model', prompt: 'a sofa', promptType: 'str', wires: [['sampler']] },
-    { id: 'sampler', type: 'multidiffusion-sampler', model: 'model', width: 64, height: 64, steps: 1, bootstrapping: 0, seedMode: 'fixed', seed: 7, wires: [['decode'], [], ['progress']] },
+    {
+      id: 'sampler',
+      type: 'multidiffusion-sampler',
+      model: 'model',
+      width: 64,
+      height: 64,
+      steps: 1,
+      bootstrapping: 0,
+      seedType: 'num',
+      seed: 7,
+      wires: [['decode'], [], ['progress']],
+    },
     { id: 'decode', type: 'vae-decode', model: 'model', wires: [['save']] },
     { id: 'save', type: 'save-image', save: false, wires: [['out']] },
     { id: 'out', type: 'function', func: '', outputs: 0, wires: [] },
@@ -26,7 +37,8 @@ const flow = [
 /** What would show a leak: open handles by kind, and listeners on the process. */
 function handles() {
   const kinds = {};
-  for (const kind of process.getActiveResourcesInfo()) if (!/Immediate|Timeout/.test(kind)) kinds[kind] = (kinds[kind] ?? 0) + 1;
+  for (const kind of process.getActiveResourcesInfo())
+    if (!/Immediate|Timeout/.test(kind)) kinds[kind] = (kinds[kind] ?? 0) + 1;
   for (const event of ['exit', 'uncaughtException', 'disconnect']) kinds[event] = process.listenerCount(event);
   return kinds;
 }
@@ -65,12 +77,14 @@ async function main() {
     listen();
     await ask(`new ${i}`);
     const lease = acquireCheckpoint(folder, { provider: 'cpu', threads: 1 });
-    const { pid, queue } = await lease.checkpoint;
+    const { pid, queue } = await lease.get();
     lease.release();
     global.gc();
     const { heapUsed, arrayBuffers, rss } = process.memoryUsage();
     const memory = { heap: heapUsed + arrayBuffers, 'Node-RED': rss, ...inference(pid) };
-    console.log(JSON.stringify({ pid, depth: queue.depth, listeners: queue.listenerCount('depth'), handles: handles(), memory }));
+    console.log(
+      JSON.stringify({ pid, depth: queue.depth, listeners: queue.listenerCount('depth'), handles: handles(), memory }),
+    );
   }
   console.log(JSON.stringify({ answers }));
   await nodeRed.stop();

@@ -10,10 +10,24 @@ export const ROOT = path.resolve(__dirname, '../../..');
 export const TINY = path.join(ROOT, 'test/fixtures/golden/checkpoints/tiny-sd2');
 /** Its VAE encoder gives the mean: everything repeats. */
 export const TINY_LCM = path.join(ROOT, 'test/fixtures/golden/checkpoints/tiny-lcm');
-const TYPES = ['diffusion-model', 'text-encode', 'region-mask', 'multidiffusion-sampler', 'multidiffusion-bootstrap', 'multidiffusion-denoise', 'multidiffusion-fuse', 'vae-encode', 'vae-decode', 'save-image'];
+const TYPES = [
+  'diffusion-model',
+  'compose',
+  'text-encode',
+  'region-mask',
+  'multidiffusion-sampler',
+  'multidiffusion-bootstrap',
+  'multidiffusion-denoise',
+  'multidiffusion-fuse',
+  'vae-encode',
+  'vae-decode',
+  'save-image',
+];
 /** NODE_RED names the folder of another Node-RED to test on. */
 const NODE_RED = require.resolve(process.env.NODE_RED ?? 'node-red');
-const CORE = ['sequence/17-split', 'function/10-function', 'function/10-switch'].map((file) => createRequire(NODE_RED).resolve(`@node-red/nodes/core/${file}.js`));
+const CORE = ['sequence/17-split', 'function/10-function', 'function/10-switch', 'function/15-change'].map((file) =>
+  createRequire(NODE_RED).resolve(`@node-red/nodes/core/${file}.js`),
+);
 
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 export type Any = any;
@@ -27,7 +41,7 @@ export interface FlowNode {
 // eslint-disable-next-line @typescript-eslint/no-require-imports -- it has no types
 export const helper = require('node-red-node-test-helper') as Any;
 // eslint-disable-next-line @typescript-eslint/no-require-imports -- of the Node-RED under test
-const { hooks } = createRequire(NODE_RED)('@node-red/util') as Any;
+export const { hooks, events } = createRequire(NODE_RED)('@node-red/util') as Any;
 helper.init(NODE_RED);
 
 /** A user directory of its own, removed when the process ends. */
@@ -38,10 +52,33 @@ export function temporaryDirectory(): string {
 }
 process.setMaxListeners(0);
 
-export const model = (id = 'model', folder = TINY): FlowNode => ({ id, type: 'diffusion-model', checkpoint: 'folder', folder, provider: 'cpu', threads: '1' });
+export const model = (id = 'model', folder = TINY): FlowNode => ({
+  id,
+  type: 'diffusion-model',
+  checkpoint: 'folder',
+  folder,
+  provider: 'cpu',
+  threads: '1',
+});
 export const out = (id: string): FlowNode => ({ id, type: 'helper' });
-export const encode = (id: string, prompt: string, next: string, more = {}): FlowNode => ({ id, type: 'text-encode', model: 'model', prompt, promptType: 'str', wires: [[next]], ...more });
-export const region = (id: string, box: number[], next: string, more = {}): FlowNode => ({ id, type: 'region-mask', regionName: id, shape: 'box', box, wires: [[next]], ...more });
+export const encode = (id: string, prompt: string, next: string, more = {}): FlowNode => ({
+  id,
+  type: 'text-encode',
+  model: 'model',
+  prompt,
+  promptType: 'str',
+  wires: [[next]],
+  ...more,
+});
+export const region = (id: string, box: number[], next: string, more = {}): FlowNode => ({
+  id,
+  type: 'region-mask',
+  regionName: id,
+  shape: 'box',
+  box,
+  wires: [[next]],
+  ...more,
+});
 /** 128 pixels, 2 steps, no bootstrapping. */
 export const sampler = (id: string, next: string, more = {}): FlowNode => ({
   id,
@@ -51,7 +88,7 @@ export const sampler = (id: string, next: string, more = {}): FlowNode => ({
   height: 128,
   steps: 2,
   bootstrapping: 0,
-  seedMode: 'fixed',
+  seedType: 'num',
   seed: '7',
   wires: [[next], [], ['progress']],
   ...more,
@@ -148,19 +185,27 @@ export const getNode = (id: string): Any => helper.getNode(id);
 function withEnds(nodes: FlowNode[]): FlowNode[] {
   return [
     { id: 'tab', type: 'tab', label: 'test' },
-    ...[...nodes, out('out'), out('progress'), out('caught'), { id: 'catch', type: 'catch', scope: null, wires: [['caught']] }].map((node) => (node.type === 'diffusion-model' ? node : { z: 'tab', x: 1, y: 1, ...node })),
+    ...[
+      ...nodes,
+      out('out'),
+      out('progress'),
+      out('caught'),
+      { id: 'catch', type: 'catch', scope: null, wires: [['caught']] },
+    ].map((node) => (node.type === 'diffusion-model' ? node : { z: 'tab', x: 1, y: 1, ...node })),
   ] as FlowNode[];
 }
 
 /** The test helper has no texts: give the node its own. */
 function loadNode(type: string): (RED: Any) => void {
-  const texts = JSON.parse(fs.readFileSync(path.join(ROOT, 'dist/nodes/locales/en-US', `${type}.json`), 'utf8')) as Message;
+  const texts = JSON.parse(
+    fs.readFileSync(path.join(ROOT, 'dist/nodes', type, 'locales/en-US', `${type}.json`), 'utf8'),
+  ) as Message;
   const say = (key: string, values: Record<string, unknown> = {}): string => {
     const text: unknown = key.split('.').reduce<Any>((at, part) => at?.[part], texts);
     if (typeof text !== 'string') throw new Error(`${type} has no text ${key}`);
     return text.replace(/__(\w+)__/g, (_, name: string) => String(values[name]));
   };
   // eslint-disable-next-line @typescript-eslint/no-require-imports
-  const start = require(path.join(ROOT, 'dist/nodes', `${type}.js`)) as (RED: Any) => void;
+  const start = require(path.join(ROOT, 'dist/nodes', type, `${type}.js`)) as (RED: Any) => void;
   return (RED) => start(Object.assign(Object.create(RED), { _: say, hooks }));
 }

@@ -8,9 +8,42 @@ const folder = path.join(__dirname, '../../fixtures/golden/checkpoints/tiny-sd2'
 const flow = [
   { id: 'tab', type: 'tab', label: 'test' },
   { id: 'model', type: 'diffusion-model', checkpoint: 'folder', folder, provider: 'cpu', threads: '1' },
-  { id: 'encode', z: 'tab', x: 1, y: 1, type: 'text-encode', model: 'model', prompt: 'a sofa', promptType: 'str', wires: [['sampler']] },
-  { id: 'sampler', z: 'tab', x: 1, y: 1, type: 'multidiffusion-sampler', model: 'model', width: 512, height: 512, steps: 900, bootstrapping: 0, seedMode: 'fixed', seed: 7, wires: [[], [], ['progress']] },
-  { id: 'progress', z: 'tab', x: 1, y: 1, type: 'function', func: "if (msg.payload.event === 'step') node.warn('working');", outputs: 1, wires: [[]] },
+  {
+    id: 'encode',
+    z: 'tab',
+    x: 1,
+    y: 1,
+    type: 'text-encode',
+    model: 'model',
+    prompt: 'a sofa',
+    promptType: 'str',
+    wires: [['sampler']],
+  },
+  {
+    id: 'sampler',
+    z: 'tab',
+    x: 1,
+    y: 1,
+    type: 'multidiffusion-sampler',
+    model: 'model',
+    width: 512,
+    height: 512,
+    steps: 900,
+    bootstrapping: 0,
+    seedType: 'num',
+    seed: 7,
+    wires: [[], [], ['progress']],
+  },
+  {
+    id: 'progress',
+    z: 'tab',
+    x: 1,
+    y: 1,
+    type: 'function',
+    func: "if (msg.payload.event === 'step') node.warn('working');",
+    outputs: 1,
+    wires: [[]],
+  },
 ];
 
 async function main() {
@@ -19,7 +52,7 @@ async function main() {
     onLog: async ({ msg }) => {
       if (msg !== 'working') return;
       const lease = acquireCheckpoint(folder, { provider: 'cpu', threads: 1 });
-      console.log((await lease.checkpoint).pid);
+      console.log((await lease.get()).pid);
       lease.release();
     },
   });

@@ -1,6 +1,6 @@
 /** A model by formula, as the golden cases have it: see fixtures/golden/README.md. */
 import type { DiffusionModel, ModelFacts, UNetRow } from '../../../dist/engine/model';
-import type { Conditioning, Region } from '../../../dist/engine/multidiffusion/types';
+import type { Conditioning, Region } from '../../../dist/engine/types';
 import { Tensor } from '../../../dist/engine/tensor';
 
 export class AnalyticModel implements DiffusionModel {

@@ -2,6 +2,7 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import type { Provider } from '../../../dist/engine/inference/providers';
 import { Tensor } from '../../../dist/engine/tensor';
 import { readNpy } from './npy';
 
@@ -18,8 +19,15 @@ export interface GoldenCase {
   token_ids: number[];
 }
 
+/** Where the checkpoints run: npm run test:gpu names another provider than the CPU. */
+export const TEST_PROVIDER = (process.env.TEST_PROVIDER ?? 'cpu') as Provider;
+/** How much longer than on the CPU tests may take: a GPU in software compiles every shader. */
+export const SLOWNESS = TEST_PROVIDER === 'cpu' ? 1 : 20;
+
 /** A folder of golden results: its case.json, and its arrays by name. */
-export function goldenResult<C = GoldenCase>(name: string): { case: C; tensor: (array: string) => Tensor<'float32'>; bytes: (array: string) => Uint8Array } {
+export function goldenResult<C = GoldenCase>(
+  name: string,
+): { case: C; tensor: (array: string) => Tensor<'float32'>; bytes: (array: string) => Uint8Array } {
   const file = (array: string): string => path.join(golden, name, `${array}.npy`);
   return {
     case: JSON.parse(fs.readFileSync(path.join(golden, name, 'case.json'), 'utf8')),

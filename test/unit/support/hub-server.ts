@@ -57,21 +57,36 @@ export class HubServer {
 
   /** Requests for files' contents. */
   get downloads(): string[] {
-    return this.requests.filter(({ url }) => url.includes('/resolve/')).map(({ url }) => url.split(`/resolve/${COMMIT}/`)[1]);
+    return this.requests
+      .filter(({ url }) => url.includes('/resolve/'))
+      .map(({ url }) => url.split(`/resolve/${COMMIT}/`)[1]);
   }
 
   entries(): Entry[] {
     return [...this.files].map(([file, content]) => {
-      const entry: Entry = { type: 'file', path: file, size: content.length, oid: createHash('sha1').update(`blob ${content.length}\0`).update(content).digest('hex') };
+      const entry: Entry = {
+        type: 'file',
+        path: file,
+        size: content.length,
+        oid: createHash('sha1').update(`blob ${content.length}\0`).update(content).digest('hex'),
+      };
       if (content.length < 100_000) return entry;
-      return { ...entry, oid: 'f'.repeat(40), lfs: { oid: createHash('sha256').update(content).digest('hex'), size: content.length, pointerSize: 134 } };
+      return {
+        ...entry,
+        oid: 'f'.repeat(40),
+        lfs: { oid: createHash('sha256').update(content).digest('hex'), size: content.length, pointerSize: 134 },
+      };
     });
   }
 
   /** The content, from where the request wants it. */
   send(request: http.IncomingMessage, response: http.ServerResponse, content: Buffer, end = content.length): void {
     const start = Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? '')?.[1] ?? 0);
-    if (start > 0) response.writeHead(206, { 'content-range': `bytes ${start}-${content.length - 1}/${content.length}`, 'content-length': content.length - start });
+    if (start > 0)
+      response.writeHead(206, {
+        'content-range': `bytes ${start}-${content.length - 1}/${content.length}`,
+        'content-length': content.length - start,
+      });
     else response.writeHead(200, { 'content-length': content.length });
     response.write(content.subarray(start, Math.max(start, end)), () => {
       // What was sent must arrive before the connection breaks.
@@ -86,7 +101,8 @@ export class HubServer {
     this.requests.push({ url, token, range: request.headers.range });
     const file = url.split(`/${REPOSITORY}/resolve/${COMMIT}/`)[1];
     if (this.intercept(request, response, file)) return;
-    if (this.token && token !== `Bearer ${this.token}`) return refuse(response, 401, token ? 'Invalid' : 'RepoNotFound');
+    if (this.token && token !== `Bearer ${this.token}`)
+      return refuse(response, 401, token ? 'Invalid' : 'RepoNotFound');
     const revision = url.split(`/api/models/${REPOSITORY}/revision/`)[1];
     if (revision) {
       const commit = this.refs[revision] ?? (revision === COMMIT ? COMMIT : undefined);
@@ -99,10 +115,14 @@ export class HubServer {
   }
 
   private sendList(url: string, response: http.ServerResponse): void {
-    const all: Entry[] = [{ type: 'directory', path: 'unet', size: 0, oid: '0'.repeat(40) }, ...this.list(this.entries())];
+    const all: Entry[] = [
+      { type: 'directory', path: 'unet', size: 0, oid: '0'.repeat(40) },
+      ...this.list(this.entries()),
+    ];
     const from = Number(new URL(url, this.url).searchParams.get('cursor') ?? 0);
     const next = from + this.page;
-    if (next < all.length) response.setHeader('link', `<${this.url}${url.split('&cursor')[0]}&cursor=${next}>; rel="next"`);
+    if (next < all.length)
+      response.setHeader('link', `<${this.url}${url.split('&cursor')[0]}&cursor=${next}>; rel="next"`);
     json(response, all.slice(from, next));
   }
 }

@@ -6,7 +6,11 @@ const READERS = {
   '<f8': { bytes: 8, make: (n: number) => new Float64Array(n), read: (b: Buffer, at: number) => b.readDoubleLE(at) },
   '<i4': { bytes: 4, make: (n: number) => new Int32Array(n), read: (b: Buffer, at: number) => b.readInt32LE(at) },
   // Token ids and picks are far below 2^53, so plain numbers hold them.
-  '<i8': { bytes: 8, make: (n: number) => new Float64Array(n), read: (b: Buffer, at: number) => Number(b.readBigInt64LE(at)) },
+  '<i8': {
+    bytes: 8,
+    make: (n: number) => new Float64Array(n),
+    read: (b: Buffer, at: number) => Number(b.readBigInt64LE(at)),
+  },
   '|u1': { bytes: 1, make: (n: number) => new Uint8Array(n), read: (b: Buffer, at: number) => b[at] },
   '|b1': { bytes: 1, make: (n: number) => new Uint8Array(n), read: (b: Buffer, at: number) => b[at] },
 } as const;
@@ -37,7 +41,10 @@ export function readNpy(file: string): Npy {
   if (!reader) throw new Error(`${file} holds ${dtype}; this reader knows ${Object.keys(READERS).join(', ')}`);
   if (!/'fortran_order':\s*False/.test(header)) throw new Error(`${file} is in Fortran order`);
   const shape = /'shape':\s*\(([^)]*)\)/.exec(header)?.[1] ?? '';
-  const dims = shape.split(',').filter((part) => part.trim() !== '').map(Number);
+  const dims = shape
+    .split(',')
+    .filter((part) => part.trim() !== '')
+    .map(Number);
 
   const size = dims.reduce((product, d) => product * d, 1);
   if (bytes.length - start !== size * reader.bytes) throw new Error(`${file} is cut short`);

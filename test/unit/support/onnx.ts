@@ -44,7 +44,9 @@ export function integer(number: number, value: number): Buffer {
 }
 
 function varint(value: number): Buffer {
-  return value < 128 ? Buffer.of(value) : Buffer.concat([Buffer.of((value % 128) | 128), varint(Math.floor(value / 128))]);
+  return value < 128
+    ? Buffer.of(value)
+    : Buffer.concat([Buffer.of((value % 128) | 128), varint(Math.floor(value / 128))]);
 }
 
 /** @param dims numbers or names */
@@ -63,19 +65,54 @@ const cast = (from: string, to: string, type: ElementType): Buffer => {
 };
 
 /** As some other exporter would have made it: an input of another type and rank, which becomes inside what it was. */
-export function retypeInput(model: Buffer, name: string, inner: ElementType, type: ElementType, dims: Array<number | string>): Buffer {
+export function retypeInput(
+  model: Buffer,
+  name: string,
+  inner: ElementType,
+  type: ElementType,
+  dims: Array<number | string>,
+): Buffer {
   const renamed = rewrite(model, [7, 1, 1], (used) => (used.toString() === name ? Buffer.from(`${name}_inner`) : used));
-  const flat = field(5, Buffer.concat([integer(1, 1), integer(2, ELEMENT.int64), field(8, `${name}_shape`), field(9, Buffer.alloc(8, 0xff))]));
-  const reshape = field(1, Buffer.concat([field(1, `${name}_cast`), field(1, `${name}_shape`), field(2, `${name}_inner`), field(4, 'Reshape')]));
-  const prelude = dims.length > 1 ? cast(name, `${name}_inner`, inner) : Buffer.concat([cast(name, `${name}_cast`, inner), reshape, flat]);
-  return rewrite(renamed, [7], (graph) => Buffer.concat([prelude, rewrite(graph, [11], (info) => (nameOf(info) === name ? valueInfo(name, ELEMENT[type], dims) : info))]));
+  const flat = field(
+    5,
+    Buffer.concat([
+      integer(1, 1),
+      integer(2, ELEMENT.int64),
+      field(8, `${name}_shape`),
+      field(9, Buffer.alloc(8, 0xff)),
+    ]),
+  );
+  const reshape = field(
+    1,
+    Buffer.concat([
+      field(1, `${name}_cast`),
+      field(1, `${name}_shape`),
+      field(2, `${name}_inner`),
+      field(4, 'Reshape'),
+    ]),
+  );
+  const prelude =
+    dims.length > 1
+      ? cast(name, `${name}_inner`, inner)
+      : Buffer.concat([cast(name, `${name}_cast`, inner), reshape, flat]);
+  return rewrite(renamed, [7], (graph) =>
+    Buffer.concat([
+      prelude,
+      rewrite(graph, [11], (info) => (nameOf(info) === name ? valueInfo(name, ELEMENT[type], dims) : info)),
+    ]),
+  );
 }
 
 /** The same for an output. */
 export function retypeOutput(model: Buffer, name: string, type: ElementType, dims: Array<number | string>): Buffer {
   const rename = (value: Buffer): Buffer => (value.toString() === name ? Buffer.from(`${name}_inner`) : value);
   const renamed = rewrite(rewrite(model, [7, 1, 1], rename), [7, 1, 2], rename);
-  return rewrite(renamed, [7], (graph) => Buffer.concat([rewrite(graph, [12], (info) => (nameOf(info) === name ? valueInfo(name, ELEMENT[type], dims) : info)), cast(`${name}_inner`, name, type)]));
+  return rewrite(renamed, [7], (graph) =>
+    Buffer.concat([
+      rewrite(graph, [12], (info) => (nameOf(info) === name ? valueInfo(name, ELEMENT[type], dims) : info)),
+      cast(`${name}_inner`, name, type),
+    ]),
+  );
 }
 
 /** A value's name, which its message begins with. */

@@ -2,6 +2,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import vm from 'node:vm';
+import { loadForms } from './editor';
 
 export const root = path.join(__dirname, '..', '..', '..');
 
@@ -25,7 +26,10 @@ export interface Example {
 /** The flows of examples/, by their file names. */
 export function readExamples(): Example[] {
   const folder = path.join(root, 'examples');
-  const files = fs.readdirSync(folder).filter((file) => file.endsWith('.json')).sort();
+  const files = fs
+    .readdirSync(folder)
+    .filter((file) => file.endsWith('.json'))
+    .sort();
   return files.map((file) => ({ file, nodes: JSON.parse(fs.readFileSync(path.join(folder, file), 'utf8')) }));
 }
 
@@ -41,16 +45,20 @@ export interface Definition {
 /** The definitions that a node's html registers, by running its script with an editor that does nothing. */
 export function readDefinitions(html: string): Definition[] {
   const definitions: Definition[] = [];
-  const anything: unknown = new Proxy(() => anything, { get: (_, key) => (key === Symbol.toPrimitive ? () => '' : anything) });
-  const RED = { nodes: { registerType: (type: string, definition: object) => definitions.push({ type, ...definition } as Definition) } };
-  for (const [, script] of html.matchAll(/<script(?! src)[^>]*text\/javascript[^>]*>([^]*?)<\/script>/g)) {
-    vm.runInNewContext(script, { RED, MultiDiffusionForms: anything, MultiDiffusionRegions: anything, $: anything });
-  }
+  const registerType = (type: string, definition: object) => definitions.push({ type, ...definition } as Definition);
+  const context = loadForms({ nodes: { registerType } });
+  for (const [, script] of html.matchAll(/<script(?! src)[^>]*text\/javascript[^>]*>([^]*?)<\/script>/g))
+    vm.runInContext(script, context);
   return definitions;
 }
 
 /** The html beside each node's compiled file, by the name that package.json gives the node. */
 export function readNodeHtml(): Record<string, string> {
   const nodes = manifest['node-red'].nodes as Record<string, string>;
-  return Object.fromEntries(Object.entries(nodes).map(([name, file]) => [name, fs.readFileSync(path.join(root, file.replace(/\.js$/, '.html')), 'utf8')]));
+  return Object.fromEntries(
+    Object.entries(nodes).map(([name, file]) => [
+      name,
+      fs.readFileSync(path.join(root, file.replace(/\.js$/, '.html')), 'utf8'),
+    ]),
+  );
 }

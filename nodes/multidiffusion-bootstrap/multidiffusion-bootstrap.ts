@@ -1,0 +1,25 @@
+/** multidiffusion-bootstrap: the shared latents → what each prompt sees of each window. */
+import type { NodeAPI } from 'node-red';
+import { prepareBackgrounds, prepareInputs } from '../../engine/multidiffusion/bootstrap';
+import { bootstrappingAt, withBootstrapping } from '../../engine/multidiffusion/strategy';
+import { wireInputs } from '../../engine/multidiffusion/wire';
+import { BOOTSTRAP_OPTIONS } from '../../engine/options';
+import { registerNode } from '../shared/register';
+import { handleSteps, stepOptions } from '../shared/steps';
+
+export = function (RED: NodeAPI): void {
+  registerNode(RED, 'multidiffusion-bootstrap', (node, config) => {
+    handleSteps(RED, node, async (msg, step, loop) => {
+      const { model, plan, state, signal } = loop;
+      const options = stepOptions(BOOTSTRAP_OPTIONS, step, config);
+      const bootstrapping = bootstrappingAt(plan, state.index, options);
+      const strategy = withBootstrapping(plan, { ...options, bootstrapping });
+      const { index } = state;
+      const latents = loop.latentsOf(msg);
+      const findings = await prepareBackgrounds(model, plan, strategy, state, { signal });
+      for (const finding of findings) node.warn(finding.message);
+      step.inputs = wireInputs(prepareInputs(plan, strategy, { index, latents }));
+      step.bootstrapping = bootstrapping;
+    });
+  });
+};

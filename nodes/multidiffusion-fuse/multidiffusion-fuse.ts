@@ -1,0 +1,21 @@
+/** multidiffusion-fuse: what the UNet predicts for each prompt and window → one prediction for the canvas. */
+import type { NodeAPI } from 'node-red';
+import { fuse } from '../../engine/multidiffusion/fusion';
+import { withBootstrapping, withFusion } from '../../engine/multidiffusion/strategy';
+import { interpolate, readBootstrapping, readCanvas, readPredictions } from '../../engine/multidiffusion/wire';
+import { FUSE_OPTIONS } from '../../engine/options';
+import { registerNode } from '../shared/register';
+import { handleSteps, stepOptions } from '../shared/steps';
+
+export = function (RED: NodeAPI): void {
+  registerNode(RED, 'multidiffusion-fuse', (node, config) => {
+    handleSteps(RED, node, (_msg, step, { plan, state }) => {
+      const { mix, ...options } = stepOptions(FUSE_OPTIONS, step, config);
+      const prepared = withBootstrapping(plan, { bootstrapping: readBootstrapping(step.bootstrapping) });
+      const strategy = withFusion(prepared, options);
+      const fused = fuse(plan, strategy, state, readPredictions(plan, strategy, state, step.predictions));
+      const before = step.fused === undefined ? fused : readCanvas(plan, step.fused, 'step.fused', '');
+      step.fused = interpolate(before, fused, mix);
+    });
+  });
+};
