@@ -133,6 +133,7 @@
     RED.history.push({ t: 'edit', node, changes, changed: node.changed, dirty: RED.nodes.dirty() });
     Object.assign(node, { showPicture: !isOn(node), changed: true, dirty: true });
     RED.nodes.dirty(true);
+    redraw(node);
     RED.view.redraw();
   }
 

@@ -371,7 +371,7 @@ export class PoolClient extends EventEmitter<Events> {
   private onProgress(pending: Pending | undefined, progress: unknown): void {
     if (!pending) return;
     if (!pending.active) this.onActive(pending);
-    pending.options.onProgress?.(progress, (body) => this.fetchResult(pending.id, body));
+    pending.options.onProgress?.(progress, (body) => this.fetch(body, (hash) => this.names.seen(pending.id, hash)));
   }
 
   private async onCompleted(pending: Pending | undefined, value: unknown): Promise<void> {
@@ -421,9 +421,13 @@ export class PoolClient extends EventEmitter<Events> {
   }
 
   private fetchResult(id: string, body: unknown): Promise<unknown> {
+    return this.fetch(body, (hash) => this.names.result(id, hash));
+  }
+
+  private fetch(body: unknown, keyOf: (hash: string) => string): Promise<unknown> {
     return unpack(body, (references) => {
       this.traffic.fetched += references.reduce((sum, { bytes }) => sum + bytes, 0);
-      return fetchAll(this.redis, references, (hash) => this.names.result(id, hash));
+      return fetchAll(this.redis, references, keyOf);
     });
   }
 

@@ -105,6 +105,11 @@ export class Names {
     return `${this.base}:result:${job}:${hash}`;
   }
 
+  /** What a step looks like. Not among the results, which go when they were taken: the last step's latents are the result's. */
+  seen(job: string, hash: string): string {
+    return `${this.base}:seen:${job}:${hash}`;
+  }
+
   /** Names of the queues that have been used. */
   get queues(): string {
     return `${this.base}:queues`;

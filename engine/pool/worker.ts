@@ -362,7 +362,7 @@ export class PoolWorker extends EventEmitter<Events> {
     const every = Number(request.options?.previewEvery ?? SAMPLER_OPTIONS.previewEvery.default);
     const teller = new Teller(async (steps, picture) => {
       const packed = picture && pack(picture, 'picture');
-      if (packed) await this.putBlobs(job.id!, packed.blobs);
+      if (packed) await this.putBlobs(packed.blobs, (hash) => this.names.seen(job.id!, hash));
       await job.updateProgress({ steps, ...(packed && { picture: packed.body }) });
       if (await this.isUnwanted(job.id!, client)) this.cancel(job.id!);
     });
@@ -404,13 +404,13 @@ export class PoolWorker extends EventEmitter<Events> {
 
   private async putResult(id: string, result: unknown): Promise<unknown> {
     const { body, blobs } = pack(result, 'result');
-    await this.putBlobs(id, blobs);
+    await this.putBlobs(blobs, (hash) => this.names.result(id, hash));
     return body;
   }
 
-  private async putBlobs(id: string, blobs: Blobs): Promise<void> {
+  private async putBlobs(blobs: Blobs, keyOf: (hash: string) => string): Promise<void> {
     await batch(this.redis, (pipeline) => {
-      for (const [hash, bytes] of blobs) pipeline.set(this.names.result(id, hash), toBuffer(bytes), 'PX', TIMES.result);
+      for (const [hash, bytes] of blobs) pipeline.set(keyOf(hash), toBuffer(bytes), 'PX', TIMES.result);
     });
   }
 

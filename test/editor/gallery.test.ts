@@ -122,7 +122,7 @@ for (const version of VERSIONS) {
       await editor.screenshot(`${version.name.replace(/\W+/g, '-').toLowerCase()}-gallery`);
 
       await under('save').locator('.multidiffusion-eye').click();
-      assert.equal(await under('save').locator('image').count(), 0);
+      await under('save').locator('image').waitFor({ state: 'detached', timeout: 10_000 });
       assert.equal((await editor.node<{ showPicture: boolean }>('save')).showPicture, false);
       assert.equal(await page.evaluate(() => RED.nodes.dirty()), true, 'it is a change that is deployed');
       await page.evaluate(() => RED.history.pop());

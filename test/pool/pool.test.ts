@@ -123,6 +123,22 @@ describe('a pool', function () {
     assert.equal(actual.length, 6);
   });
 
+  it('has the picture of the last step also for one who looks slowly, when the result has long been taken', async () => {
+    const request = await composition(here, 3);
+    const options = { ...request.options, previewEvery: 1 };
+    const seen: string[] = [];
+    const { latents } = await sample(pool, {
+      ...request,
+      options,
+      onStep: async (progress) => {
+        await new Promise((resolve) => setTimeout(resolve, 150));
+        seen.push(bytesOf(progress.latents));
+      },
+    });
+    assert.equal(seen.length, 6);
+    assert.equal(seen[5], bytesOf(latents));
+  });
+
   it('fails as here: with the code, the property and the sentence', async () => {
     const request = await composition(here, 1);
     const wrong = { ...request, options: { ...request.options, steps: 0 } };

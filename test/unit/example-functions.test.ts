@@ -4,12 +4,8 @@
  */
 import assert from 'node:assert/strict';
 import util from 'node:util';
-import vm from 'node:vm';
+import { startFunction, type Any } from './support/function-node';
 import { readExamples } from './support/package';
-
-// What a Function node sees has no types.
-// eslint-disable-next-line @typescript-eslint/no-explicit-any
-type Any = any;
 
 /** What may lie where something else was expected; undefined: nothing is there. */
 const VALUES: unknown[] = [
@@ -132,37 +128,7 @@ function put(msg: Any, place: string[], value: unknown): void {
   else holder[last] = value;
 }
 
-/** A Function node that has been started, as Node-RED does it. */
-async function start(func: Any): Promise<(msg: Any) => Promise<unknown>> {
-  const gallery = [null, 5, {}, { name: 'n', file: '/a.png', type: 'image/png', prompt: 'a' }];
-  const store = {
-    get: (...args: Any[]) => args.at(-1)(null, args[0] === 'gallery' ? gallery : undefined),
-    set: (...args: Any[]) => args.at(-1)?.(null),
-    keys: (...args: Any[]) => args.at(-1)(null, []),
-  };
-  const sandbox: Any = {
-    Buffer,
-    URL,
-    URLSearchParams,
-    console,
-    util,
-    crypto: globalThis.crypto,
-    setTimeout: () => 0,
-    clearTimeout() {},
-    setInterval: () => 0,
-    clearInterval() {},
-    node: { id: 'n', name: 'n', send() {}, done() {}, status() {}, warn() {}, error() {}, log() {} },
-    env: { get: (name: string) => (/TOKENS/.test(name) ? '' : undefined) },
-    RED: { util: { cloneMessage: structuredClone } },
-    context: { ...store },
-    flow: { ...store },
-    global: { ...store },
-  };
-  vm.createContext(sandbox);
-  const compile = (code: string): Any => vm.runInContext(`(async function (msg) {\n${code}\n})`, sandbox);
-  await compile(func.initialize ?? '')();
-  return compile(func.func);
-}
+const GALLERY = [null, 5, {}, { name: 'n', file: '/a.png', type: 'image/png', prompt: 'a' }];
 
 describe('Function nodes of the examples', function () {
   this.timeout(60_000);
@@ -175,7 +141,7 @@ describe('Function nodes of the examples', function () {
   for (const { file, node } of functions) {
     it(`${file}: ${String(node.name)}`, async () => {
       const failures = new Map<string, string>();
-      const run = await start(node);
+      const { run } = await startFunction(node, { stored: { gallery: GALLERY } });
       const take = async (what: string, msg: Any): Promise<void> => {
         try {
           await run(msg);

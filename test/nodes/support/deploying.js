@@ -1,12 +1,11 @@
 'use strict';
-// A Node-RED that deploys its flow anew in the middle of a job, again and again, as many times as its argument says. Prints
-// a line of JSON after each deploy, and the answers at the end. To be started with --expose-gc.
+// A Node-RED that deploys its flow anew in the middle of a job, again and again, until SIGUSR2 comes. Prints a line of
+// JSON after each deploy, and the answers at the end. To be started with --expose-gc.
 const fs = require('node:fs');
 const path = require('node:path');
 const { startNodeRed } = require('../../../scripts/lib/headless');
 const { acquireCheckpoint } = require('../../../dist/engine');
 
-const deploys = Number(process.argv[2]);
 const folder = path.join(__dirname, '../../fixtures/golden/checkpoints/tiny-sd2');
 const flow = [
   { id: 'tab', type: 'tab', label: 'test' },
@@ -66,9 +65,11 @@ async function main() {
     return answer;
   };
 
+  let enough = false;
+  process.on('SIGUSR2', () => (enough = true));
   await nodeRed.deploy(flow);
   await ask('first');
-  for (let i = 0; i < deploys; i++) {
+  for (let i = 0; !enough; i++) {
     const working = next('progress', ({ payload }) => payload.job === `old ${i}` && payload.event === 'step');
     node('encode').receive({ job: `old ${i}`, steps: 900 });
     node('encode').receive({ job: `waiting ${i}` });
