@@ -73,6 +73,11 @@ export class InvalidInputError extends MultiDiffusionError {
   }
 }
 
+/** What is wrong with a value, in an error that would not be clearer for showing it: "is empty". */
+export class Flaw {
+  constructor(readonly text: string) {}
+}
+
 /** A property's name in errors. @param place what has it; '' for the message itself */
 export function propertyOf(place: string, property: string): string {
   return place === '' ? property : `${place}.${property}`;
@@ -115,6 +120,7 @@ export function show(value: unknown): string {
 
 /** Like JSON, but looks at a few elements only: values may be huge, cyclic or hostile. */
 function sketch(value: unknown, depth: number): string {
+  if (value instanceof Flaw) return value.text;
   if (typeof value === 'string') return JSON.stringify(cutShort(value));
   if (typeof value === 'number' || typeof value === 'bigint' || typeof value === 'boolean' || value == null)
     return String(value);

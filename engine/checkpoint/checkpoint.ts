@@ -322,11 +322,12 @@ export class Checkpoint implements DiffusionModel {
     if (dims.length !== 3 || dims[2] !== 3)
       throw new InvalidInputError('images[0]', String(images[0]), 'a uint8 tensor [height, width, 3]');
     const size = images[0].size;
-    const pixels = new Uint8Array(images.length * size);
+    // One is not copied: it may be large.
+    const pixels = images.length === 1 ? (images[0].data as Uint8Array) : new Uint8Array(images.length * size);
     images.forEach((image, i) => {
       if (image.dims.join() !== dims.join())
         throw new InvalidInputError(`images[${i}]`, image.dims, `[${dims.join(', ')}] as images[0]`);
-      pixels.set(image.data, i * size);
+      if (images.length > 1) pixels.set(image.data, i * size);
     });
     const { latents, dims: latentDims } = await this.processes.call(
       'encodeImages',

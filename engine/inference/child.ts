@@ -4,9 +4,11 @@ import path from 'node:path';
 import type { Socket } from 'node:net';
 import { HeldEmbeddings } from './embeddings';
 import { libraryFolders } from './libraries';
+import { cutPixels } from './pieces';
 import { Pulse, type Hang, type PulseLimits } from './pulse';
 import { callWarden, guard, unguard } from './warden';
 import type { FromProcess, ToProcess } from './protocol';
+import { turnIsOver } from '../turns';
 
 export interface ChildOptions extends PulseLimits {
   /** Folders with the libraries that CUDA needs, separated as in PATH; see libraries.ts. */
@@ -34,6 +36,7 @@ export class Child {
   readonly embeddings = new HeldEmbeddings((message) => this.post(message));
   private readonly process: ChildProcess;
   private readonly pulse: Pulse;
+  private readonly outbox: ToProcess[] = [];
   /** The end of what it wrote to its standard error. */
   stderr = '';
 
@@ -85,8 +88,20 @@ export class Child {
   }
 
   post(message: ToProcess): void {
-    // A send that fails is followed by the process's end, which is handled there.
-    if (this.process.connected) this.process.send(message, () => undefined);
+    const { pieces, rest } = 'id' in message ? cutPixels(message.id, message) : { pieces: [], rest: message };
+    const idle = this.outbox.length === 0;
+    this.outbox.push(...pieces, rest);
+    if (idle) this.sendNext();
+  }
+
+  /** All in order, those that are many with turns of the event loop in between. */
+  private sendNext(): void {
+    while (this.outbox.length > 0) {
+      // A send that fails is followed by the process's end, which is handled there.
+      if (this.process.connected) this.process.send(this.outbox[0], () => undefined);
+      this.outbox.shift();
+      if (this.outbox.length > 0 && turnIsOver()) return void setImmediate(() => this.sendNext());
+    }
   }
 
   /** Whether it has been asked for something that it has not answered: then it must show signs of life. */

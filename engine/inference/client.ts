@@ -11,6 +11,7 @@ import { abortReason, CancelledError, MultiDiffusionError } from '../errors';
 import type { Tensor } from '../tensor';
 import { Child, type ChildOptions } from './child';
 import { embeddingsKey } from './embeddings';
+import { Pieces, type Piece } from './pieces';
 import type { Hang } from './pulse';
 import type { CallName, Calls, FromProcess, ProcessSetup, ToProcess } from './protocol';
 
@@ -62,6 +63,7 @@ export class InferenceClient {
   private closed = false;
   private provider?: string;
   private readonly pending = new Map<number, Pending>();
+  private readonly pieces = new Pieces();
   /** Requests that the process has been sent and not answered, cancelled ones too. */
   private readonly unanswered = new Set<number>();
   private nextId = 1;
@@ -240,17 +242,25 @@ export class InferenceClient {
   private receive(child: Child, message: FromProcess): void {
     if (child !== this.child) return;
     if (message.type === 'progress') return;
+    if (message.type === 'piece') return this.takePiece(message);
     if ('component' in message) return this.notePreparing(message);
     if (message.id === 0) return this.onOpened(message);
     this.deaths = 0;
     this.unanswered.delete(message.id);
     const request = this.settle(message.id);
-    if (message.type === 'result') request?.resolve(message.result);
+    if (message.type === 'result') request?.resolve(this.pieces.join(message.id, message.result));
     else request?.reject(new MultiDiffusionError(message.code, message.message));
+    this.pieces.drop(message.id);
     this.dispatch();
   }
 
-  private onOpened(message: Extract<FromProcess, { id: number }>): void {
+  private takePiece(piece: Piece): void {
+    // What was cancelled is not wanted any more.
+    if (this.pending.has(piece.id)) this.pieces.take(piece);
+    else this.pieces.drop(piece.id);
+  }
+
+  private onOpened(message: Extract<FromProcess, { type: 'result' | 'error' }>): void {
     if (message.type === 'result') {
       this.opened = true;
       this.provider = (message.result as Calls['open']['result']).provider;
@@ -275,6 +285,7 @@ export class InferenceClient {
     this.child = undefined;
     this.opened = false;
     this.unanswered.clear();
+    this.pieces.clear();
     this.deaths++;
     if (hang) this.options.onHang?.(`The inference process ${child.pid} hung: ${how}.`);
     // The first restart is immediate.
@@ -325,6 +336,7 @@ export class InferenceClient {
     this.child = undefined;
     this.opened = false;
     this.unanswered.clear();
+    this.pieces.clear();
     this.setStatus(state, detail);
     if (child) this.leaving = child.leave();
     return this.leaving;

@@ -7,6 +7,7 @@
  */
 import type { Provider } from './providers';
 import type { ErrorCode } from '../errors';
+import type { Piece } from './pieces';
 
 export type { Provider };
 
@@ -134,6 +135,7 @@ export interface Calls {
 export type CallName = keyof Calls;
 
 export type ToProcess =
+  | Piece
   | { [N in CallName]: { type: N; id: number } & Calls[N]['params'] }[CallName]
   /** Keeps embeddings for later predict requests. */
   | { type: 'hold'; key: string; tensor: WireTensor }
@@ -142,6 +144,7 @@ export type ToProcess =
   | { type: 'cancel'; id: number };
 
 export type FromProcess =
+  | Piece
   | { type: 'result'; id: number; result: unknown }
   | { type: 'error'; id: number; code: ErrorCode; message: string }
   /** A component's weights begin or end to be loaded, or it is run for the first time with a new size. */

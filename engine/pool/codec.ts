@@ -4,7 +4,7 @@
  * arrives is what was sent.
  */
 import { createHash } from 'node:crypto';
-import { InvalidInputError, MultiDiffusionError } from '../errors';
+import { Flaw, InvalidInputError, MultiDiffusionError } from '../errors';
 import { isTensor, Tensor, type DType } from '../tensor';
 
 /** Bytes by their SHA-256 in hexadecimal. */
@@ -39,7 +39,8 @@ export function pack(value: unknown, name = 'request'): Packed {
     return hash;
   };
   const write = (part: unknown, place: string, depth: number): unknown => {
-    if (depth > DEEPEST) throw new InvalidInputError(place, 'nested too deep', `objects nested up to ${DEEPEST} deep`);
+    if (depth > DEEPEST)
+      throw new InvalidInputError(place, new Flaw('nested too deep'), `objects nested up to ${DEEPEST} deep`);
     switch (typeof part) {
       case 'string':
       case 'boolean':

@@ -1,7 +1,7 @@
 /** Connections to a pool's Redis, which is asked first whether it is fit to hold jobs. ioredis is loaded with the first of them. */
 import { isIP } from 'node:net';
 import type { Redis, RedisOptions } from 'ioredis';
-import { InvalidInputError, MultiDiffusionError } from '../errors';
+import { Flaw, InvalidInputError, MultiDiffusionError } from '../errors';
 
 export interface RedisAddress {
   /** redis://[user:password@]host[:port][/database], or rediss:// for TLS. */
@@ -20,7 +20,11 @@ const LONGEST_PAUSE = 2000;
 /** @throws InvalidInputError; its text doesn't show the address, which may hold a password */
 export function checkAddress({ url }: RedisAddress): URL {
   const wrong = (why: string): InvalidInputError =>
-    new InvalidInputError('redis', why, 'redis://host:port, or rediss:// for TLS, with user:password@ before the host');
+    new InvalidInputError(
+      'redis',
+      new Flaw(why),
+      'redis://host:port, or rediss:// for TLS, with user:password@ before the host',
+    );
   let address: URL;
   try {
     address = new URL(url);

@@ -2,7 +2,7 @@
  * Masks as plain arithmetic: reading a mask tensor, reducing it to the latent grid, soft edges.
  * Masks are row-major Float32Arrays in [0, 1]. What goes over all of one is done in steps of a row.
  */
-import { InvalidInputError, show } from '../errors';
+import { Flaw, InvalidInputError, show } from '../errors';
 import { Tensor } from '../tensor';
 import type { Steps } from '../turns';
 
@@ -54,7 +54,8 @@ export function* maskPlane(value: unknown, name: string): Steps<Plane> {
     }
     yield;
   }
-  if (peak === 0) throw new InvalidInputError(name, 'zero everywhere', 'a mask that covers some of the canvas');
+  if (peak === 0)
+    throw new InvalidInputError(name, new Flaw('zero everywhere'), 'a mask that covers some of the canvas');
   return { data, height, width };
 }
 

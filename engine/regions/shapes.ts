@@ -2,7 +2,7 @@
  * Outlines in fractions of the canvas, and the masks they make. A mask is drawn at one size whatever
  * the canvas, with the share of each pixel that the shape covers; the sampler reduces it to its grid.
  */
-import { InvalidInputError, propertyOf } from '../errors';
+import { Flaw, InvalidInputError, propertyOf } from '../errors';
 import { MAX_POINTS } from '../limits';
 import { Tensor } from '../tensor';
 import { atOnce, type Steps } from '../turns';
@@ -40,7 +40,8 @@ export function findShape(
     (kind) => source[kind] !== undefined && source[kind] !== null && source[kind] !== false,
   );
   if (kinds.length === 0) return undefined;
-  if (kinds.length > 1) throw new InvalidInputError(name, kinds.join(' and '), `only one of ${SHAPE_KINDS.join(', ')}`);
+  if (kinds.length > 1)
+    throw new InvalidInputError(name, new Flaw(kinds.join(' and ')), `only one of ${SHAPE_KINDS.join(', ')}`);
   return checkShape({ [kinds[0]]: source[kinds[0]] }, name, written[kinds[0]]);
 }
 
@@ -118,7 +119,7 @@ export function* restMaskInSteps(masks: Tensor[], size = MASK_SIZE, name = 'rest
     yield;
   }
   if (!rest.some((r) => r > 0))
-    throw new InvalidInputError(name, 'empty', 'a canvas that the other regions do not cover completely');
+    throw new InvalidInputError(name, new Flaw('empty'), 'a canvas that the other regions do not cover completely');
   return Tensor.float32(rest, [1, size, size]);
 }
 

@@ -223,7 +223,8 @@ export function checkAmount(layout: unknown, settings: Settings): void {
 }
 
 function tooMuch({ found, allowed }: Excess): TooMuchError {
-  return new TooMuchError(found, `a layout of ${allowed} (see multidiffusion.maxCorners in settings.js)`);
+  const flaw = found === 'longer' ? 'too long' : 'nested too deep';
+  return new TooMuchError(flaw, `a layout of ${allowed} (see multidiffusion.maxCorners in settings.js)`);
 }
 
 /** A sentence that names what means nothing in an object, where something is missing that may be misspelt. */

@@ -1,7 +1,7 @@
 /** Reading messages, in which anything may lie, and writing into them. */
 import type { NodeMessageInFlow } from 'node-red';
 import { bytesIn, decodeText, withoutMark } from '../../engine/bytes';
-import { InvalidInputError } from '../../engine/errors';
+import { Flaw, InvalidInputError } from '../../engine/errors';
 import type { Recipe } from '../../engine/image/recipe';
 import { isPictureText } from '../../engine/image/source';
 import { isTensor } from '../../engine/tensor';
@@ -47,8 +47,8 @@ export function isObject(value: unknown): value is Record<string, unknown> {
  * cost more than everything else about it.
  */
 export class TooMuchError extends InvalidInputError {
-  constructor(found: string, allowed: string) {
-    super('payload', found, allowed);
+  constructor(flaw: string, allowed: string) {
+    super('payload', new Flaw(flaw), allowed);
   }
 }
 

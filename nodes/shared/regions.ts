@@ -1,5 +1,5 @@
 /** Regions on their way: outlines and options read from messages, masks made from outlines. */
-import { InvalidInputError, MissingInputError, MultiDiffusionError, propertyOf } from '../../engine/errors';
+import { Flaw, InvalidInputError, MissingInputError, MultiDiffusionError, propertyOf } from '../../engine/errors';
 import { bytesIn } from '../../engine/bytes';
 import { readRegular } from '../../engine/files/regular-file';
 import { decodeMask, encodeMask } from '../../engine/image/mask';
@@ -68,7 +68,7 @@ export function readOutline(
       shape === undefined ? {} : WRITTEN,
     );
   if (Object.keys(outlines).length > 1)
-    throw new InvalidInputError(place, Object.keys(outlines).join(' and '), 'only one outline');
+    throw new InvalidInputError(place, new Flaw(Object.keys(outlines).join(' and ')), 'only one outline');
   const picture = typeof image === 'string' || isTensor(image) ? image : bytesIn(image);
   if (picture === undefined) throw noMask(image, imageName);
   return { image: picture };
@@ -125,7 +125,7 @@ export function readRegions(value: unknown, settings: Settings): Draft[] {
   const visit = (list: unknown, depth: number): void => {
     if (!Array.isArray(list)) regions.push(list);
     else if (depth > 8)
-      throw new InvalidInputError('regions', 'an array nested more than 8 deep', 'an array of regions');
+      throw new InvalidInputError('regions', new Flaw('an array nested more than 8 deep'), 'an array of regions');
     else for (const entry of list as unknown[]) visit(entry, depth + 1);
     checkLimit(settings, 'maxRegions', regions.length, `msg.regions has ${regions.length} or more regions`);
   };
@@ -154,8 +154,7 @@ export async function addMasks(regions: Draft[], settings: Settings, last?: Call
   for (const [i, region] of regions.entries()) {
     if (isRest(region) || region.mask) complete.push(region);
     else {
-      const called =
-        i === regions.length - 1 && last ? last : { place: `regions[${i}]`, image: `regions[${i}].shape.image` };
+      const called = i === regions.length - 1 && last ? last : { place: `regions[${i}]`, image: `regions[${i}].image` };
       complete.push({ ...region, ...(await drawMask(region, i, called, settings)) });
     }
   }

@@ -29,8 +29,11 @@
 
   /** @param {Box} box @param {number} dx @param {number} dy @returns {Box} moved, as far as the canvas goes */
   function moveBox([x, y, width, height], dx, dy) {
-    return [round(clamp(x + dx, 0, 1 - width)), round(clamp(y + dy, 0, 1 - height)), width, height];
+    return /** @type {Box} */ ([moveWithin(x + dx, width), moveWithin(y + dy, height), width, height].map(round));
   }
+
+  /** What is larger than the canvas goes on to cover it. @param {number} start @param {number} length */
+  const moveWithin = (start, length) => clamp(start, Math.min(0, 1 - length), Math.max(0, 1 - length));
 
   /**
    * Puts the sides that a handle belongs to at a point; they stop short of the opposite sides.
@@ -45,19 +48,24 @@
     return [round(left), round(top), round(right - left), round(bottom - top)];
   }
 
-  /** @param {Point[]} points @returns {Box} their bounding box */
+  /** @param {Point[]} points @returns {Box} their bounding box, as wide and high as a region is at least */
   function boundsOf(points) {
-    const xs = points.map((point) => point[0]);
-    const ys = points.map((point) => point[1]);
-    return boxBetween([Math.min(...xs), Math.min(...ys)], [Math.max(...xs), Math.max(...ys)]);
+    const [left, top] = [0, 1].map((axis) => Math.min(...points.map((point) => point[axis])));
+    const [right, bottom] = [0, 1].map((axis) => Math.max(...points.map((point) => point[axis])));
+    if (left < 0 || top < 0 || right > 1 || bottom > 1)
+      return /** @type {Box} */ ([left, top, ...atLeast(right - left, bottom - top)].map(round));
+    return boxBetween([left, top], [right, bottom]);
   }
+
+  /** @param {...number} sides */
+  const atLeast = (...sides) => sides.map((side) => Math.max(side, SMALLEST));
 
   /** @param {Point[]} points @param {number} dx @param {number} dy @returns {Point[]} */
   function movePoints(points, dx, dy) {
     const xs = points.map((point) => point[0]);
     const ys = points.map((point) => point[1]);
-    const mx = clamp(dx, -Math.min(...xs), 1 - Math.max(...xs));
-    const my = clamp(dy, -Math.min(...ys), 1 - Math.max(...ys));
+    const mx = moveWithin(Math.min(...xs) + dx, Math.max(...xs) - Math.min(...xs)) - Math.min(...xs);
+    const my = moveWithin(Math.min(...ys) + dy, Math.max(...ys) - Math.min(...ys)) - Math.min(...ys);
     return points.map(([x, y]) => [round(x + mx), round(y + my)]);
   }
 
@@ -114,22 +122,52 @@
     return best;
   }
 
+  /**
+   * Whether a region can have this box: the rule is the engine's (engine/regions/shapes.ts). What reaches over the edge
+   * is cut off, and reported when it is drawn.
+   * @param {unknown} value as it is saved
+   */
+  function isBox(value) {
+    const [x, y, width, height] = numbersOf(value, 4);
+    return width > 0 && height > 0 && x < 1 && y < 1 && x + width > 0 && y + height > 0;
+  }
+
+  /** Whether a region can have this outline: as for isBox. @param {unknown} value as it is saved */
+  function isPolygon(value) {
+    if (!Array.isArray(value) || value.length < 3 || pointsOf(value).length < value.length || onOneLine(value))
+      return false;
+    return [0, 1].every((axis) => value.some((point) => point[axis] > 0) && value.some((point) => point[axis] < 1));
+  }
+
+  /** @param {Point[]} points */
+  function onOneLine([[x, y], ...others]) {
+    const steps = others.map((point) => [point[0] - x, point[1] - y]);
+    const [u, v] = steps.reduce((a, b) => (Math.hypot(...b) > Math.hypot(...a) ? b : a));
+    return steps.every(([du, dv]) => Math.abs(u * dv - v * du) <= 1e-12 * (u * u + v * v));
+  }
+
+  /** @param {unknown} value @param {number} count @returns {number[]} empty when it is not as many numbers */
+  function numbersOf(value, count) {
+    const numbers = Array.isArray(value) && value.length === count ? value.map(Number) : [];
+    return numbers.every(Number.isFinite) ? numbers : [];
+  }
+
   /** @param {unknown} value @returns {Box} the value if it is a box, else a box in the middle */
   function boxOf(value) {
-    const numbers = Array.isArray(value) && value.length === 4 ? value.map(Number) : [];
-    if (numbers.length !== 4 || !numbers.every(Number.isFinite)) return [...START_BOX];
-    return boxBetween([numbers[0], numbers[1]], [numbers[0] + numbers[2], numbers[1] + numbers[3]]);
+    if (!isBox(value)) return [...START_BOX];
+    const [x, y, width, height] = numbersOf(value, 4);
+    if (x < 0 || y < 0 || x + width > 1 || y + height > 1)
+      return /** @type {Box} */ ([x, y, ...atLeast(width, height)].map(round));
+    return boxBetween([x, y], [x + width, y + height]);
   }
 
   /** @param {unknown} value @returns {Point[]} those of the value's items that are points */
   function pointsOf(value) {
     const list = Array.isArray(value) ? value : [];
     return list
-      .filter(
-        (point) =>
-          Array.isArray(point) && point.length === 2 && point.every((number) => Number.isFinite(Number(number))),
-      )
-      .map(([x, y]) => [round(clamp(Number(x), 0, 1)), round(clamp(Number(y), 0, 1))]);
+      .map((point) => numbersOf(point, 2))
+      .filter((point) => point.length > 0)
+      .map(([x, y]) => [round(x), round(y)]);
   }
 
   /** @param {number} value @returns {number} in percent, with one decimal */
@@ -158,6 +196,8 @@
     fitPoints,
     outlineOf,
     insertionIndex,
+    isBox,
+    isPolygon,
     boxOf,
     pointsOf,
     percent,

@@ -25,7 +25,27 @@ for (const version of VERSIONS) {
       await editor.load([
         { id: 'tab', type: 'tab', label: 'Model' },
         { id: 'model', type: 'diffusion-model', checkpoint: 'pocket', provider: 'cpu', threads: 1 },
-        { id: 'encode', type: 'text-encode', model: 'model', prompt: 'a sofa', z: 'tab', x: 200, y: 80, wires: [] },
+        {
+          id: 'encode',
+          type: 'text-encode',
+          model: 'model',
+          prompt: 'a sofa',
+          z: 'tab',
+          x: 200,
+          y: 80,
+          wires: [['sofa']],
+        },
+        {
+          id: 'sofa',
+          type: 'region-mask',
+          shape: 'box',
+          box: [0.3, 0.5, 1, 2],
+          z: 'tab',
+          x: 400,
+          y: 80,
+          wires: [['sampler']],
+        },
+        { id: 'sampler', type: 'multidiffusion-sampler', model: 'model', z: 'tab', x: 600, y: 80, wires: [] },
       ]);
     });
     after(async () => {
@@ -91,6 +111,37 @@ for (const version of VERSIONS) {
       await check(/Disk:/);
       await editor.cancel();
       assert.doesNotMatch(nodeRed.log(), /hf_right/);
+      assert.deepEqual(editor.errors, []);
+    });
+
+    it('a region’s canvas has the size and the cells of the model, once it is there', async () => {
+      const sizeOf = async (wanted: { width: number; height: number; cell: number }): Promise<void> => {
+        await editor.edit('sofa');
+        await editor.page.waitForFunction((expected) => {
+          const { width, height, cell } = RED.nodes.node('sofa').regionDialog.composer.size;
+          return JSON.stringify({ width, height, cell }) === expected;
+        }, JSON.stringify(wanted));
+        const text = await editor.page.locator('.multidiffusion-size').innerText();
+        assert.equal(text, `${wanted.width} × ${wanted.height} px`);
+        await editor.cancel();
+      };
+      // The repository of the deployed flow: 16 cells of 8 pixels. The bundled model has cells of 4.
+      await sizeOf({ width: 128, height: 128, cell: 8 });
+      // It reaches over the edge, and nobody has moved it.
+      await editor.edit('sofa');
+      await editor.done();
+      assert.deepEqual((await editor.node<{ box: number[] }>('sofa')).box, [0.3, 0.5, 1, 2]);
+
+      await editor.page.evaluate(() => Object.assign(RED.nodes.node('model'), { checkpoint: 'pocket', changed: true }));
+      await sizeOf({ width: 128, height: 128, cell: 4 });
+      // One that is not downloaded yet: what Stable Diffusion has.
+      const other = { checkpoint: 'hub', repository: 'somebody/else', token: '', changed: true };
+      await editor.page.evaluate((values) => {
+        Object.assign(RED.nodes.node('model'), values);
+        RED.nodes.dirty(true);
+      }, other);
+      await editor.deploy();
+      await sizeOf({ width: 512, height: 512, cell: 8 });
       assert.deepEqual(editor.errors, []);
     });
   });

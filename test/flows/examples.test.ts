@@ -348,10 +348,10 @@ describe('examples', function () {
         [{ ...layout, scheduler: 'Fast' }, /scheduler.*Fast.*DDIMScheduler/],
         [{ ...layout, regions: [{ prompt: 'a sofa', box: [0.2, 0.2, 0, 0.5] }] }, /box.*greater than 0/],
         [{ ...layout, regions: 'none' }, /regions/],
-        [masked('https://example.com/mask.png'), /regions\[0\]\.shape\.image/],
-        [masked('no-such-mask'), /regions\[0\]\.shape\.image.*no-such-mask/],
-        [masked('../../etc/passwd'), /regions\[0\]\.shape\.image/],
-        [masked('data:image/png;base64,AAAA'), /regions\[0\]\.shape\.image/],
+        [masked('https://example.com/mask.png'), /regions\[0\]\.image/],
+        [masked('no-such-mask'), /regions\[0\]\.image.*no-such-mask/],
+        [masked('../../etc/passwd'), /regions\[0\]\.image/],
+        [masked('data:image/png;base64,AAAA'), /regions\[0\]\.image/],
         [masked(42), /payload\.regions\[0\]\.image is 42/],
       ];
       for (const [body, reason] of wrong) {

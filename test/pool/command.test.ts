@@ -38,7 +38,7 @@ describe('multidiffusion-worker', function () {
 
   const redis = ['--redis', 'redis://127.0.0.1:1'];
   const wrong: Array<[args: string[], says: RegExp]> = [
-    [[], /redis is "empty"; allowed: redis:\/\/host:port/],
+    [[], /redis is empty; allowed: redis:\/\/host:port/],
     [['--redis', 'http://me:secret@host'], /another kind of address.*rediss:\/\/ for TLS/],
     [['--redis', 'redis://host/one'], /a database that is no number/],
     [[...redis, '--redis-ca', '/nowhere/ca.pem'], /--redis-ca.*\/nowhere\/ca\.pem/],

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import path from 'node:path';
 import fc from 'fast-check';
+import { checkShape } from '../../dist/engine/regions/shapes';
 import { ROOT } from './support/editor';
 
 type Box = [number, number, number, number];
@@ -14,6 +15,8 @@ interface Geometry {
   fitPoints(points: Point[], to: Box): Point[];
   outlineOf(box: Box, ellipse: boolean): Point[];
   insertionIndex(points: Point[], point: Point, aspect: number): number;
+  isBox(value: unknown): boolean;
+  isPolygon(value: unknown): boolean;
   boxOf(value: unknown): Box;
   pointsOf(value: unknown): Point[];
   snap(value: number, step: number): number;
@@ -159,8 +162,65 @@ describe('region canvas geometry', () => {
     assert.deepEqual(geometry.boxOf(['0.1', '0.2', '0.3', '0.4']), [0.1, 0.2, 0.3, 0.4]);
     assert.deepEqual(geometry.pointsOf([[0.1, 0.2], 'x', [1], [2, -1]]), [
       [0.1, 0.2],
-      [1, 0],
+      [2, -1],
     ]);
+  });
+
+  describe('over the edge of the canvas', () => {
+    const accepts = (shape: object): boolean => {
+      try {
+        checkShape(shape);
+        return true;
+      } catch {
+        return false;
+      }
+    };
+    const side = fc.oneof(fc.constantFrom(-1, -0.25, 0, 0.5, 1, 1.5), anywhere);
+
+    it('a region is valid where the engine draws it', () => {
+      fc.assert(
+        fc.property(fc.tuple(side, side, side, side), (value) =>
+          assert.equal(geometry.isBox(value), accepts({ box: value })),
+        ),
+      );
+      const step = fc.integer({ min: -20, max: 40 }).map((twentieths) => twentieths / 20);
+      const corners = fc.array(fc.tuple(step, step), { minLength: 3, maxLength: 8 });
+      fc.assert(fc.property(corners, (value) => assert.equal(geometry.isPolygon(value), accepts({ polygon: value }))));
+      for (const wrong of [
+        undefined,
+        null,
+        'x',
+        [],
+        [1, 2, 3],
+        [0, 0, NaN, 1],
+        {},
+        [
+          [0, 0],
+          [1, 1],
+        ],
+      ])
+        assert.deepEqual([geometry.isBox(wrong), geometry.isPolygon(wrong)], [false, false]);
+    });
+
+    it('it keeps its place as long as nobody moves it', () => {
+      const value: Box = [0.3, 0.5, 1, 2];
+      assert.deepEqual(geometry.boxOf(value), value);
+      assert.deepEqual(geometry.moveBox(value, 0.5, -0.75), [0, -0.25, 1, 2]);
+      assert.deepEqual(geometry.resizeBox(value, 'w', [0.4, 0.7]), [0.4, 0.5, 0.9, 2]);
+      const triangle: Point[] = [
+        [-0.5, 0.2],
+        [0.5, 0.2],
+        [0, 1.4],
+      ];
+      assert.deepEqual(geometry.pointsOf(triangle), triangle);
+      assert.deepEqual(geometry.boundsOf(triangle), [-0.5, 0.2, 1, 1.2]);
+      const fitted = geometry.fitPoints(triangle, [0, 0, 1, 0.6]);
+      assert.deepEqual(fitted, [
+        [0, 0],
+        [1, 0],
+        [0.5, 0.6],
+      ]);
+    });
   });
 });
 

@@ -14,7 +14,7 @@ import { decode, encodeImages } from '../../dist/engine/inference/process/vae';
 import { floatToHalf, halfToFloat } from '../../dist/engine/inference/process/float16';
 import { probe, probeApart, relativeDifference } from '../../dist/engine/inference/process/probe';
 import { chooseProvider } from '../../dist/engine/inference/process/choose-provider';
-import { feed } from '../../dist/engine/inference/process/sessions';
+import { feed, Sessions } from '../../dist/engine/inference/process/sessions';
 import { spreadTiles, tileWeights } from '../../dist/engine/inference/process/tiles';
 import { guidanceEmbedding } from '../../dist/engine/inference/process/timestep-cond';
 import { checkpointFolder, difference, goldenResult, isAlive, until } from './support/checkpoints';
@@ -109,6 +109,51 @@ describe('inference process', function () {
       checkpoint.decode(torchNoise(1, [1, 4, 8, 8])).then(() => order.push('decoded')),
     ]);
     assert.equal(order[2], 'long');
+  });
+
+  it('pictures larger than a message cross in pieces, and are what they were', async () => {
+    const [side, count] = [80, 2];
+    const sessions = new Sessions(
+      {
+        components: Object.fromEntries(
+          [
+            ['vaeDecoder', 'vae_decoder'],
+            ['vaeEncoder', 'vae_encoder'],
+          ].map(([component, name]) => [component, path.join(folder, name, 'model.onnx')]),
+        ),
+      } as ProcessSetup,
+      { executionProviders: ['cpu'], intraOpNumThreads: 1, logSeverityLevel: 3 },
+      () => undefined,
+    );
+    const request = { cancelled: false, runMilliseconds: 0 };
+    const scale = 0.18215;
+    const latents = torchNoise(1, [1, 4, side, side]);
+    const vaeLatents = latents.data.map((value) => value / scale);
+    const whole = { tileSize: side, overlap: 0 };
+    const { data, dims } = await decode(await sessions.get('vaeDecoder'), request, vaeLatents, latents.dims, whole);
+    assert.ok(data.length > 1.1 * 2 ** 20);
+
+    // One that nobody waits for any longer leaves nothing behind.
+    const abort = new AbortController();
+    const cancelled = checkpoint.decode(latents, { ...whole, signal: abort.signal });
+    const pictures = Promise.all(Array.from({ length: count }, () => checkpoint.decode(latents, whole)));
+    abort.abort();
+    await assert.rejects(cancelled, { code: 'CANCELLED' });
+    for (const picture of await pictures) {
+      assert.deepEqual(picture.dims, dims);
+      assert.ok(Buffer.from(picture.data).equals(Buffer.from(data)));
+    }
+
+    const image = Tensor.uint8(data, dims);
+    const expected = await encodeImages(await sessions.get('vaeEncoder'), request, data, [1, ...dims], 4);
+    for (const images of [[image], [image, image]])
+      for (const encoded of await checkpoint.encodeImages(images))
+        assert.ok(
+          difference(
+            encoded.data,
+            expected.data.map((value) => value * scale),
+          ) < 1e-6,
+        );
   });
 
   it('answers many callers, each with its own result', async () => {

@@ -1,4 +1,4 @@
-/** Photographs as cameras and telephones make them: of 24 megapixels, turned, with a colour profile. */
+/** Photographs as cameras and telephones make them: of up to 50 megapixels, turned, with a colour profile. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import fs from 'node:fs';
@@ -26,7 +26,7 @@ function photograph(format: 'jpeg' | 'png' | 'webp', width: number): Promise<Buf
     .composite([{ input: right, left: width / 2, top: 0 }])
     .withMetadata({ orientation: 6 })
     .withIccProfile('p3')
-    .toFormat(format, format === 'jpeg' ? {} : { effort: 1 })
+    .toFormat(format, format === 'jpeg' ? {} : { effort: format === 'webp' ? 0 : 1 })
     .toBuffer();
 }
 
@@ -38,9 +38,9 @@ describe('photographs', function () {
   let large: Buffer;
   before(async () => (large = await photograph('jpeg', 6000)));
 
-  for (const [format, megapixels] of Object.entries({ jpeg: 24, png: 6, webp: 6 })) {
-    it(`${format} of ${megapixels} megapixels: upright and in sRGB, as a picture of any size and as a mask`, async () => {
-      const file = format === 'jpeg' ? large : await photograph(format as 'png', 3000);
+  for (const format of ['jpeg', 'png', 'webp'] as const) {
+    it(`${format} of 50 megapixels: upright and in sRGB, as a picture of any size and as a mask`, async () => {
+      const file = await photograph(format, 8664);
       const { orientation, icc } = await sharp(file).metadata();
       assert.equal(orientation, 6);
       assert.ok(icc);

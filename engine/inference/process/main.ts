@@ -8,6 +8,7 @@ import path from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { CancelledError, MultiDiffusionError, type ErrorCode } from '../../errors';
 import { isOutOfMemory } from '../memory';
+import { cutPixels, Pieces } from '../pieces';
 import { PROVIDERS } from '../providers';
 import { BatchMemory } from './batching';
 import { predict } from './denoiser';
@@ -217,6 +218,7 @@ function heldTensor(key: string): WireTensor {
 }
 
 const requests = new Map<number, Request>();
+const pieces = new Pieces();
 let model: Model | undefined;
 
 /** The model on the best provider that gives right numbers for it. */
@@ -255,7 +257,7 @@ async function answer(message: { type: CallName; id: number }): Promise<void> {
   try {
     const target = message.type === 'open' ? undefined : opened();
     const act = (target ? target[message.type as keyof Model] : open) as (params: unknown, request: Request) => unknown;
-    send({ type: 'result', id: message.id, result: await act.call(target, message, request) });
+    sendResult(message.id, await act.call(target, pieces.join(message.id, message), request));
   } catch (error) {
     const code: ErrorCode = error instanceof MultiDiffusionError ? error.code : 'INFERENCE';
     const { message: reason } = error as Error;
@@ -288,12 +290,21 @@ function endIfLost(reason: string): void {
   process.stderr.write(`The ${label} device was lost: ${reason}\n`, () => process.exit(DEVICE_LOST));
 }
 
+function sendResult(id: number, result: unknown): void {
+  const cut = typeof result === 'object' && result !== null ? cutPixels(id, result) : { pieces: [], rest: result };
+  cut.pieces.forEach(send);
+  send({ type: 'result', id, result: cut.rest });
+}
+
 function send(message: FromProcess): void {
   if (process.connected) process.send?.(message);
 }
 
 function receive(message: ToProcess): void {
   switch (message.type) {
+    case 'piece':
+      pieces.take(message);
+      break;
     case 'hold':
       held.set(message.key, message.tensor);
       break;
