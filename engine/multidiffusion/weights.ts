@@ -47,25 +47,37 @@ export function* weightsAtInSteps(
     if (blurred) return grownMask(blurred, noiseLevel(plan.scheduler, index));
     return bootstrapped[p] ? mask.soft.map((m, i) => (mask.hard[i] ? m : 0)) : mask.soft.slice();
   };
-  return yield* plan.memo.recallInSteps(
-    ['weights', fusion, active, bootstrapped, fusion.growingMasks && index],
-    function* () {
-      const masks: Float32Array[] = [];
-      for (const [p, edges] of (yield* edgesAt(plan, fusion)).entries()) {
-        masks.push(weigh(edges, p));
-        yield;
-      }
-      return yield* divide(plan, fusion, masks, bootstrapped);
-    },
-  );
+  return yield* plan.memo.recallInSteps(keyOf(fusion, active, bootstrapped, index), function* () {
+    const masks: Float32Array[] = [];
+    for (const [p, edges] of (yield* edgesAt(plan, fusion)).entries()) {
+      masks.push(weigh(edges, p));
+      yield;
+    }
+    return yield* divide(plan, fusion, masks, bootstrapped);
+  });
 }
 
 /** The weights after bootstrapping, with every region acting: how the picture is divided in general. */
 export function* overallWeights(plan: Plan): Steps<FusionWeights> {
-  const masks = plan.regions.map(({ mask }) => mask.soft.slice());
-  const bootstrapped = masks.map(() => false);
-  return yield* divide(plan, { ...plan.strategy.fusion, backgroundWeight: 0 }, masks, bootstrapped);
+  const { fusion } = plan.strategy;
+  const [active, bootstrapped] = [true, false].map((each) => plan.regions.map(() => each));
+  const make = (): Steps<FusionWeights> => {
+    const masks = plan.regions.map(({ mask }) => mask.soft.slice());
+    return divide(plan, { ...fusion, backgroundWeight: 0 }, masks, bootstrapped);
+  };
+  // Most pictures are divided in just this way once bootstrapping is over.
+  const usual = fusion.backgroundWeight === 0 && fusion.feather === undefined && !fusion.growingMasks;
+  return yield* usual ? plan.memo.recallInSteps(keyOf(fusion, active, bootstrapped, 0), make) : make();
 }
+
+/** What the weights depend on. */
+const keyOf = (fusion: Fusion, active: boolean[], bootstrapped: boolean[], index: number): unknown[] => [
+  'weights',
+  fusion,
+  active,
+  bootstrapped,
+  fusion.growingMasks && index,
+];
 
 /** What regions weigh at and near their edges. */
 function* edgesAt(plan: Plan, { feather, growingMasks }: Fusion): Steps<readonly Edges[]> {

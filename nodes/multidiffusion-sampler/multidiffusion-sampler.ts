@@ -95,6 +95,12 @@ export = function (RED: NodeAPI): void {
         width * height,
         `The canvas of ${width}x${height} has ${width * height} pixels`,
       );
+      checkLimit(
+        settings,
+        'maxRegionPixels',
+        width * height * regions.length,
+        `${regions.length} regions of a canvas of ${width}x${height} have ${width * height * regions.length} pixels`,
+      );
       const { initialImage, background } = await within(task, settings.jobTimeout, async (stop) => ({
         initialImage: await initialLatents(checkpoint, msg, settings, { width, height }, stop),
         background: (own(msg, 'background') ??

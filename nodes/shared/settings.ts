@@ -20,6 +20,8 @@ const LIMITS = {
   maxCorners: { type: 'integer', min: 3, max: 10_000_000, default: 10_000 },
   /** Pixels of a canvas. */
   maxCanvasPixels: { type: 'integer', min: 256, max: 2 ** 28, default: 4096 * 4096 },
+  /** Pixels of a canvas times its regions, of which each has weights for all of it. */
+  maxRegionPixels: { type: 'integer', min: 256, max: 2 ** 40, default: 2 ** 28 },
   maxSteps: { type: 'integer', min: 1, max: SAMPLER_OPTIONS.steps.max, default: SAMPLER_OPTIONS.steps.max },
   /** Pixels and bytes of a picture or mask image that comes in, counted before it is decoded. */
   maxMaskPixels: { type: 'integer', min: 1, max: 2 ** 28, default: 8192 * 8192 },

@@ -339,6 +339,13 @@ const BAD: Array<[string, string, () => Message, string, RegExp]> = [
     'LIMIT',
     /16384x16384 has 268435456 pixels; allowed: up to 16777216/,
   ],
+  [
+    'many regions of a large canvas',
+    'sampler',
+    () => ({ width: 4096, height: 4096, regions: Array(17).fill({ conditioning: {}, shape: { box: [0, 0, 1, 1] } }) }),
+    'LIMIT',
+    /17 regions of a canvas of 4096x4096 have 285212672 pixels; allowed: up to 268435456 .multidiffusion\.maxRegionPixels/,
+  ],
   ['a negative seed', 'sampler', () => ({ seed: -2 }), 'INVALID_INPUT', /seed is -2/],
   ['no latents', 'decode', () => ({}), 'MISSING_INPUT', /latents is missing.*multidiffusion-sampler/],
   ['latents that are none', 'decode', () => ({ latents: [1, 2, 3] }), 'INVALID_INPUT', /latents is \[1,2,3\]/],
