@@ -142,12 +142,14 @@ describe('edit forms', () => {
     assertRefused(says('', 'steps'), 'nothing, because the default is a share');
   });
 
-  it('refuses a region that has no area, leaves the canvas, or ends before it starts', () => {
+  it('refuses a region that has no area, lies off the canvas, or ends before it starts', () => {
     const definition = loadDefinition('region-mask');
     const says = (property: string, values: object) =>
       validate(definition, newNode('region-mask', definition, { ...values }), property);
     assertRefused(says('box', { box: [0.1, 0.1, 0, 0.5] }), '');
-    assertRefused(says('box', { box: [0.6, 0.1, 0.5, 0.5] }), '');
+    assertRefused(says('box', { box: [1, 0.1, 0.5, 0.5] }), '');
+    // As in a message: what reaches over the edge is cut off, with a finding.
+    assert.equal(says('box', { box: [0.6, 0.1, 0.5, 0.5] }), true);
     assertRefused(says('box', { box: 'everywhere' }), '');
     assert.equal(says('box', { box: [0, 0, 1, 1] }), true);
     assertRefused(
