@@ -133,7 +133,7 @@
 
     /** @param {{height: number}} size */
     resize({ height }) {
-      this.height = Math.max(200, Math.min(440, height - 330));
+      this.height = Math.max(200, Math.min(440, height - 365));
       this.composer.layout();
     }
 

@@ -47,6 +47,20 @@ describe('declared once', () => {
       await assert.rejects(openCheckpoint('/nowhere', { [name]: value } as never), new RegExp(`${name} is`), name);
   });
 
+  it('the contract lists every error and every finding, and no others', () => {
+    const contract = read('docs/messages.md');
+    for (const [file, pattern, heading] of [
+      ['engine/errors.ts', /export type ErrorCode =([^;]*);/, 'Errors'],
+      ['engine/types.ts', /export interface Finding \{([^;]*);/, 'Findings'],
+    ] as const) {
+      const codes = [...pattern.exec(read(file))![1].matchAll(/\| '([A-Z_]+)'/g)].map(([, code]) => code);
+      const section = contract.split(`\n## ${heading}\n`)[1].split('\n## ')[0];
+      const listed = [...section.matchAll(/^\| (`.*`) \|/gm)].flatMap(([, row]) => row.match(/[A-Z_]{3,}/g) ?? []);
+      assert.ok(codes.length > 10, heading);
+      assert.deepEqual(listed.sort(), codes.sort(), heading);
+    }
+  });
+
   it('a file name has the fields that the form and the contract list', () => {
     const listed = (text: string): string[] => [...text.matchAll(/\{([a-z]+)\}/g)].map(([, name]) => name).sort();
     const expected = [...FILE_FIELDS].sort();
