@@ -4,7 +4,7 @@
  */
 
 /** Bytes of a piece; fewer stay in their message. */
-const PIECE = 2 ** 20;
+const PIECE = 2 ** 18;
 
 /** Some of the pixels of the request or the answer with this id. */
 export interface Piece {
