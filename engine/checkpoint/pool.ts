@@ -117,6 +117,11 @@ export class CheckpointUse {
     }
   }
 
+  /** Whether it has been opened before. */
+  get isOpen(): boolean {
+    return this.opened !== undefined;
+  }
+
   /**
    * What is known of the checkpoint without loading or downloading it.
    * @returns undefined when its files aren't there yet

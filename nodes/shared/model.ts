@@ -50,7 +50,8 @@ export class NodeModel {
   async get(status: Status, signal: AbortSignal): Promise<Checkpoint> {
     this.asked++;
     const use = this.find();
-    const timer = setTimeout(() => status.busy(use.hindrance ?? 'loading'), 50);
+    // Of one that is open only its files are looked at, unless they have changed.
+    const timer = setTimeout(() => status.busy(use.hindrance ?? 'loading'), use.isOpen ? 1000 : 50);
     const stopWatching = use.watch((hindrance) => {
       if (hindrance && hindrance !== 'loading' && !signal.aborted) status.busy(hindrance);
     });
