@@ -26,6 +26,9 @@ export interface CallOptions {
   signal?: AbortSignal;
 }
 
+/** Latent cells per side that a UNet with three halvings needs; most models are such. */
+const DEFAULT_CELLS = 8;
+
 /** What a refiner is told of the picture's quality, and of the negative prompt's (diffusers' defaults). */
 export const AESTHETIC_SCORE = 6;
 export const NEGATIVE_AESTHETIC_SCORE = 2.5;
@@ -69,6 +72,17 @@ export interface ModelFacts {
   evenSigmas?: boolean;
   /** The largest side of a window, in pixels, where the model has a table of places (Stable Diffusion 3). */
   largestSide?: number;
+}
+
+/** Canvas and window sides are multiples of this many pixels. */
+export function sizeMultiple({ sizeMultiple: known, latentFactor }: ModelFacts): number {
+  return known ?? DEFAULT_CELLS * latentFactor;
+}
+
+/** The nearest side of a canvas, in pixels, that the model can draw. */
+export function fittingSize(facts: ModelFacts, size: number): number {
+  const multiple = sizeMultiple(facts);
+  return Math.max(1, Math.round(size / multiple)) * multiple;
 }
 
 /** The part of a model that the sampler needs. */

@@ -2,7 +2,7 @@
 import { randomInt } from 'node:crypto';
 import { InvalidInputError, MissingInputError } from '../errors';
 import { checkImage } from '../image/resize';
-import type { ModelFacts } from '../model';
+import { fittingSize, type ModelFacts, sizeMultiple } from '../model';
 import { addressedNoise, TorchGenerator } from '../noise';
 import { resolveOptions, SAMPLER_OPTIONS, type SamplerOptions } from '../options';
 import { type LatentRegion, preparePrompt, prepareRegions, type Prompt, tensorSharer } from '../regions/region';
@@ -16,8 +16,6 @@ import { Memo } from './memo';
 import { samplerStrategy, type Strategy } from './strategy';
 import { spreadViews, type View } from './views';
 
-/** Latent cells per side that a UNet with three halvings needs; most models are such. */
-const DEFAULT_CELLS = 8;
 const ROWS_PER_CALL = 32;
 /** Of what is worked out for strategies; more than a loop of nodes asks for in one step. */
 const REMEMBERED = 32;
@@ -209,16 +207,6 @@ function blindEvaluations(scheduler: Scheduler): number {
   if (scheduler.predictionType !== 'flow_prediction') return 0;
   const seen = scheduler.timesteps.findIndex((_, index) => levelBefore(scheduler, index).alpha > NOTHING);
   return seen < 0 ? scheduler.timesteps.length : seen;
-}
-
-/** The nearest side of a canvas, in pixels, that the model can draw. */
-export function fittingSize(facts: ModelFacts, size: number): number {
-  const multiple = sizeMultiple(facts);
-  return Math.max(1, Math.round(size / multiple)) * multiple;
-}
-
-function sizeMultiple({ sizeMultiple: known, latentFactor }: ModelFacts): number {
-  return known ?? DEFAULT_CELLS * latentFactor;
 }
 
 function placeViews(facts: ModelFacts, options: SamplerOptions, findings: Finding[]) {

@@ -6,7 +6,7 @@ import { CancelledError, InvalidInputError, MissingInputError, MultiDiffusionErr
 import type { Recipe } from '../../engine/image/recipe';
 import { encodeImage } from '../../engine/image/encode';
 import { latentColours, previewImage } from '../../engine/multidiffusion/colours';
-import { sample } from '../../engine/multidiffusion/sample';
+import type { sample as Sample } from '../../engine/multidiffusion/sample';
 import { RANDOM_SEED, resolveOptions, SAMPLER_OPTIONS } from '../../engine/options';
 import type { Tensor } from '../../engine/tensor';
 import { modelSource } from '../shared/checkpoints';
@@ -161,6 +161,7 @@ async function draw(
   settings: Settings,
   { id, client, signal, show, tell, keep }: Surroundings,
 ): Promise<void> {
+  const { sample } = await import('../../engine/multidiffusion/sample');
   const options = readOptions(checkpoint, layout, sampler, settings);
   const background = await checkpoint.encodeConditioning(layout.prompt, layout.negativePrompt, { signal });
   const regions = await addMasks(await encodeRegions(checkpoint, layout, signal), settings);
@@ -207,7 +208,7 @@ function stepper(
   signal: AbortSignal,
   show: Surroundings['show'],
   tell: Surroundings['tell'],
-): NonNullable<Parameters<typeof sample>[1]['onStep']> {
+): NonNullable<Parameters<typeof Sample>[1]['onStep']> {
   let shown = 0;
   return async ({ index, total, predictedOriginal }) => {
     const now = performance.now();

@@ -1,8 +1,5 @@
 /** multidiffusion-bootstrap: the shared latents → what each prompt sees of each window. */
 import type { NodeAPI } from 'node-red';
-import { prepareBackgrounds, prepareInputs } from '../../engine/multidiffusion/bootstrap';
-import { bootstrappingAt, withBootstrapping } from '../../engine/multidiffusion/strategy';
-import { wireInputs } from '../../engine/multidiffusion/wire';
 import { BOOTSTRAP_OPTIONS } from '../../engine/options';
 import { registerNode } from '../shared/register';
 import { handleSteps, stepOptions } from '../shared/steps';
@@ -10,6 +7,9 @@ import { handleSteps, stepOptions } from '../shared/steps';
 export = function (RED: NodeAPI): void {
   registerNode(RED, 'multidiffusion-bootstrap', (node, config) => {
     handleSteps(RED, node, async (msg, step, loop) => {
+      const { prepareBackgrounds, prepareInputs } = await import('../../engine/multidiffusion/bootstrap');
+      const { bootstrappingAt, withBootstrapping } = await import('../../engine/multidiffusion/strategy');
+      const { wireInputs } = await import('../../engine/multidiffusion/wire');
       const { model, plan, state, signal } = loop;
       const options = stepOptions(BOOTSTRAP_OPTIONS, step, config);
       const bootstrapping = bootstrappingAt(plan, state.index, options);

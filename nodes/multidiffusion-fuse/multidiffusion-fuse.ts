@@ -1,15 +1,17 @@
 /** multidiffusion-fuse: what the UNet predicts for each prompt and window → one prediction for the canvas. */
 import type { NodeAPI } from 'node-red';
-import { fuse } from '../../engine/multidiffusion/fusion';
-import { withBootstrapping, withFusion } from '../../engine/multidiffusion/strategy';
-import { interpolate, readBootstrapping, readCanvas, readPredictions } from '../../engine/multidiffusion/wire';
 import { FUSE_OPTIONS } from '../../engine/options';
 import { registerNode } from '../shared/register';
 import { handleSteps, stepOptions } from '../shared/steps';
 
 export = function (RED: NodeAPI): void {
   registerNode(RED, 'multidiffusion-fuse', (node, config) => {
-    handleSteps(RED, node, (_msg, step, { plan, state }) => {
+    handleSteps(RED, node, async (_msg, step, { plan, state }) => {
+      const { fuse } = await import('../../engine/multidiffusion/fusion');
+      const { withBootstrapping, withFusion } = await import('../../engine/multidiffusion/strategy');
+      const { interpolate, readBootstrapping, readCanvas, readPredictions } = await import(
+        '../../engine/multidiffusion/wire'
+      );
       const { mix, ...options } = stepOptions(FUSE_OPTIONS, step, config);
       const prepared = withBootstrapping(plan, { bootstrapping: readBootstrapping(step.bootstrapping) });
       const strategy = withFusion(prepared, options);

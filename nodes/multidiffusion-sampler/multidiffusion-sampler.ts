@@ -3,7 +3,6 @@ import { randomInt } from 'node:crypto';
 import type { Node, NodeAPI, NodeDef } from 'node-red';
 import { MissingInputError } from '../../engine/errors';
 import type { Progress } from '../../engine/multidiffusion/plan';
-import { sample } from '../../engine/multidiffusion/sample';
 import type { Conditioning } from '../../engine/types';
 import {
   DECODE_OPTIONS,
@@ -110,6 +109,7 @@ export = function (RED: NodeAPI): void {
 
       const { stepMode, loopTimeout } = resolveOptions(LOOP_OPTIONS, pick(config, Object.keys(LOOP_OPTIONS)));
       const loop = { owner: node, task, id: job.id, model: checkpoint, timeout: loopTimeout };
+      const { sample } = await import('../../engine/multidiffusion/sample');
       const take = stepMode === 'wired' ? sampleInLoop.bind(undefined, RED, loop) : sample.bind(undefined, checkpoint);
       const preview = previews(checkpoint, options.previewEvery, job, node, signal);
       const onStep = (progress: Progress): Promise<void> => {

@@ -7,9 +7,9 @@ import type { Node, NodeAPI } from 'node-red';
 import { CancelledError, MissingInputError, MultiDiffusionError } from '../../engine/errors';
 import type { DiffusionModel } from '../../engine/model';
 import type { Plan, SampleRequest } from '../../engine/multidiffusion/plan';
-import { type Evaluate, sample, type SampleResult } from '../../engine/multidiffusion/sample';
+import type { Evaluate, SampleResult } from '../../engine/multidiffusion/sample';
 import type { State } from '../../engine/multidiffusion/state';
-import { copy, describeStep, readCanvas } from '../../engine/multidiffusion/wire';
+import type * as Wire from '../../engine/multidiffusion/wire';
 import type { Tensor } from '../../engine/tensor';
 import { own, type Message } from './message';
 import type { Task } from './tasks';
@@ -48,7 +48,10 @@ export class Loop {
   private atWork = 0;
   failure?: Error;
 
-  constructor(private readonly parts: LoopParts) {
+  constructor(
+    private readonly parts: LoopParts,
+    private readonly wire: typeof Wire,
+  ) {
     this.key = loops.has(parts.id) ? `${parts.id} ${randomUUID()}` : parts.id;
     this.msg = { ...parts.task.msg, job: parts.id };
     for (const name of CONSUMED) delete this.msg[name];
@@ -86,8 +89,8 @@ export class Loop {
       if (this.failure) return reject(this.failure);
       this.waiting = { index: state.index, resolve, reject };
       const { msg } = this;
-      msg.latents = copy(state.latents);
-      msg.step = describeStep(plan, state, this.key);
+      msg.latents = this.wire.copy(state.latents);
+      msg.step = this.wire.describeStep(plan, state, this.key);
       this.wind();
       this.parts.task.send([null, msg, null]);
     });
@@ -98,7 +101,7 @@ export class Loop {
     const { waiting, plan } = this;
     clearTimeout(this.timer);
     try {
-      const fused = readCanvas(
+      const fused = this.wire.readCanvas(
         plan,
         own(msg.step, 'fused'),
         'step.fused',
@@ -114,7 +117,7 @@ export class Loop {
   }
 
   latentsOf(msg: Message): Tensor<'float32'> {
-    return readCanvas(
+    return this.wire.readCanvas(
       this.plan,
       own(msg, 'latents'),
       'latents',
@@ -182,7 +185,10 @@ export async function sampleInLoop(RED: NodeAPI, parts: LoopParts, request: Samp
         'or choose built-in steps.',
     );
   }
-  const loop = new Loop(parts);
+  const wire = await import('../../engine/multidiffusion/wire');
+  const { sample } = await import('../../engine/multidiffusion/sample');
+  request.signal?.throwIfAborted();
+  const loop = new Loop(parts, wire);
   const onAbort = (): void => loop.fail(request.signal!.reason as Error);
   request.signal?.addEventListener('abort', onAbort, { once: true });
   watchErrors(RED);

@@ -2,7 +2,7 @@
 import type { Checkpoint } from '../../engine/checkpoint/checkpoint';
 import { MultiDiffusionError } from '../../engine/errors';
 import { readPicture } from '../../engine/image/picture';
-import { fittingSize } from '../../engine/multidiffusion/plan';
+import { fittingSize } from '../../engine/model';
 import type { Tensor } from '../../engine/tensor';
 import { own, type Message } from './message';
 import { checkLimit, pictureLimits, type Settings } from './settings';

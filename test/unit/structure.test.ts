@@ -79,7 +79,7 @@ function show({ from, to }: Import): string {
   return `${from} → ${to}`;
 }
 
-/** What the sources import: import and export declarations, and calls of require. */
+/** What the sources import: import and export declarations, and calls of require and import. */
 function readImports(): { files: Set<string>; local: Import[]; packages: Import[] } {
   const files = new Set(
     ['engine', 'nodes'].flatMap((folder) =>
@@ -110,7 +110,7 @@ function readImports(): { files: Set<string>; local: Import[]; packages: Import[
     const visit = (node: ts.Node): void => {
       if (ts.isImportDeclaration(node)) add(text(node.moduleSpecifier), onlyTypes(node.importClause));
       else if (ts.isExportDeclaration(node) && node.moduleSpecifier) add(text(node.moduleSpecifier), node.isTypeOnly);
-      else if (ts.isCallExpression(node) && node.expression.getText() === 'require')
+      else if (ts.isCallExpression(node) && /^(require|import)$/.test(node.expression.getText()))
         add(text(node.arguments[0]), false);
       ts.forEachChild(node, visit);
     };
