@@ -70,6 +70,10 @@ describe('texts', () => {
         }
       });
 
+      it('has a name for the palette, the sidebar and the title of its dialog', () => {
+        assertText(type, `${type}.palette`);
+      });
+
       it('has a status for every error code', () => {
         if (type === 'diffusion-model') return; // it takes no messages
         const source = fs.readFileSync(path.join(ROOT, 'engine/errors.ts'), 'utf8');
