@@ -80,30 +80,32 @@ for (const version of VERSIONS) {
           });
         }
 
-        it('cuts no dialog off at its right, however narrow the editor is', async () => {
-          const { page } = editor;
-          const usual = page.viewportSize()!;
-          try {
-            for (const width of [1400, 1024, 820])
-              for (const type of TYPES) {
-                await page.setViewportSize({ width, height: 900 });
-                await editor.edit(type === 'diffusion-model' ? 'model' : type);
-                const [body, tray] = await page.locator('.red-ui-tray-body, .red-ui-tray').evaluateAll((all) =>
-                  ['.red-ui-tray-body', '.red-ui-tray'].map(
-                    (kind) =>
-                      all
-                        .filter((one) => one.matches(kind))
-                        .at(-1)!
-                        .getBoundingClientRect().right,
-                  ),
-                );
-                assert.ok(body <= tray + 1, `${type} at ${width} px is cut off by ${body - tray} px`);
-                await editor.cancel();
-              }
-          } finally {
-            await page.setViewportSize(usual);
-          }
-        });
+        // In the dark they are as wide.
+        if (!dark)
+          it('cuts no dialog off at its right, however narrow the editor is', async () => {
+            const { page } = editor;
+            const usual = page.viewportSize()!;
+            try {
+              for (const width of [1024, 820])
+                for (const type of TYPES) {
+                  await page.setViewportSize({ width, height: 900 });
+                  await editor.edit(type === 'diffusion-model' ? 'model' : type);
+                  const [body, tray] = await page.locator('.red-ui-tray-body, .red-ui-tray').evaluateAll((all) =>
+                    ['.red-ui-tray-body', '.red-ui-tray'].map(
+                      (kind) =>
+                        all
+                          .filter((one) => one.matches(kind))
+                          .at(-1)!
+                          .getBoundingClientRect().right,
+                    ),
+                  );
+                  assert.ok(body <= tray + 1, `${type} at ${width} px is cut off by ${body - tray} px`);
+                  await editor.cancel();
+                }
+            } finally {
+              await page.setViewportSize(usual);
+            }
+          });
 
         it('finds nothing serious in the panel, with a job and a picture, and in the picture', async () => {
           const { page } = editor;
