@@ -94,6 +94,7 @@ async function main() {
 
   await page.setViewportSize({ width: 1330, height: 840 });
   await openDialog(page, idOf(living, 'region-mask'));
+  await page.mouse.move(0, 0); // off what would look pressed
   await write('region.png', await page.locator('.red-ui-tray').last().screenshot());
   await page.locator('#node-dialog-cancel').click();
   await page.waitForSelector('.red-ui-tray', { state: 'detached' });
