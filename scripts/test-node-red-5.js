@@ -12,6 +12,7 @@ const { status, error } = spawnSync(
   node,
   [
     path.join(root, 'node_modules', 'mocha', 'bin', 'mocha.js'),
+    ...['--parallel', '--jobs', '3'],
     'test/nodes/**/*.test.ts',
     'test/flows/examples.test.ts',
     'test/flows/web-page.test.ts',
