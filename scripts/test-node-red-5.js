@@ -12,7 +12,7 @@ const { status, error } = spawnSync(
   node,
   [
     path.join(root, 'node_modules', 'mocha', 'bin', 'mocha.js'),
-    ...['--parallel', '--jobs', '3'],
+    '--parallel',
     'test/nodes/**/*.test.ts',
     'test/flows/examples.test.ts',
     'test/flows/web-page.test.ts',

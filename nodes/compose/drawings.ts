@@ -6,7 +6,7 @@ import { CancelledError, InvalidInputError, MissingInputError, MultiDiffusionErr
 import type { Recipe } from '../../engine/image/recipe';
 import { encodeImage } from '../../engine/image/encode';
 import { latentColours, previewImage } from '../../engine/multidiffusion/colours';
-import type { sample as Sample } from '../../engine/multidiffusion/sample';
+import type { SampleRequest } from '../../engine/multidiffusion/plan';
 import { RANDOM_SEED, resolveOptions, SAMPLER_OPTIONS } from '../../engine/options';
 import type { Tensor } from '../../engine/tensor';
 import { modelSource } from '../shared/checkpoints';
@@ -208,7 +208,7 @@ function stepper(
   signal: AbortSignal,
   show: Surroundings['show'],
   tell: Surroundings['tell'],
-): NonNullable<Parameters<typeof Sample>[1]['onStep']> {
+): NonNullable<SampleRequest['onStep']> {
   let shown = 0;
   return async ({ index, total, predictedOriginal }) => {
     const now = performance.now();

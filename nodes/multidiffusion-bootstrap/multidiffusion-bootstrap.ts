@@ -7,18 +7,15 @@ import { handleSteps, stepOptions } from '../shared/steps';
 export = function (RED: NodeAPI): void {
   registerNode(RED, 'multidiffusion-bootstrap', (node, config) => {
     handleSteps(RED, node, async (msg, step, loop) => {
-      const { prepareBackgrounds, prepareInputs } = await import('../../engine/multidiffusion/bootstrap');
-      const { bootstrappingAt, withBootstrapping } = await import('../../engine/multidiffusion/strategy');
-      const { wireInputs } = await import('../../engine/multidiffusion/wire');
-      const { model, plan, state, signal } = loop;
+      const { method, model, plan, state, signal } = loop;
       const options = stepOptions(BOOTSTRAP_OPTIONS, step, config);
-      const bootstrapping = bootstrappingAt(plan, state.index, options);
-      const strategy = withBootstrapping(plan, { ...options, bootstrapping });
+      const bootstrapping = method.bootstrappingAt(plan, state.index, options);
+      const strategy = method.withBootstrapping(plan, { ...options, bootstrapping });
       const { index } = state;
       const latents = loop.latentsOf(msg);
-      const findings = await prepareBackgrounds(model, plan, strategy, state, { signal });
+      const findings = await method.prepareBackgrounds(model, plan, strategy, state, { signal });
       for (const finding of findings) node.warn(finding.message);
-      step.inputs = wireInputs(prepareInputs(plan, strategy, { index, latents }));
+      step.inputs = method.wireInputs(method.prepareInputs(plan, strategy, { index, latents }));
       step.bootstrapping = bootstrapping;
     });
   });

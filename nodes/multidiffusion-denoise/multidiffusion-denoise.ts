@@ -5,14 +5,12 @@ import { handleSteps } from '../shared/steps';
 
 export = function (RED: NodeAPI): void {
   registerNode(RED, 'multidiffusion-denoise', (node) => {
-    handleSteps(RED, node, async (_msg, step, { model, plan, state, signal }, task) => {
-      const { predictNoise } = await import('../../engine/multidiffusion/guidance');
-      const { readInputs, wirePredictions } = await import('../../engine/multidiffusion/wire');
-      const inputs = readInputs(plan, step.inputs, step.prompts);
-      const predictions = await predictNoise(model, plan, inputs, state, {
+    handleSteps(RED, node, async (_msg, step, { method, model, plan, state, signal }, task) => {
+      const inputs = method.readInputs(plan, step.inputs, step.prompts);
+      const predictions = await method.predictNoise(model, plan, inputs, state, {
         signal: AbortSignal.any([signal, task.signal]),
       });
-      step.predictions = wirePredictions(predictions);
+      step.predictions = method.wirePredictions(predictions);
     });
   });
 };

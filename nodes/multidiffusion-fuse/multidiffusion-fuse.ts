@@ -6,16 +6,12 @@ import { handleSteps, stepOptions } from '../shared/steps';
 
 export = function (RED: NodeAPI): void {
   registerNode(RED, 'multidiffusion-fuse', (node, config) => {
-    handleSteps(RED, node, async (_msg, step, { plan, state }) => {
-      const { fuse } = await import('../../engine/multidiffusion/fusion');
-      const { withBootstrapping, withFusion } = await import('../../engine/multidiffusion/strategy');
-      const { interpolate, readBootstrapping, readCanvas, readPredictions } = await import(
-        '../../engine/multidiffusion/wire'
-      );
+    handleSteps(RED, node, (_msg, step, { method, plan, state }) => {
+      const { interpolate, readBootstrapping, readCanvas, readPredictions } = method;
       const { mix, ...options } = stepOptions(FUSE_OPTIONS, step, config);
-      const prepared = withBootstrapping(plan, { bootstrapping: readBootstrapping(step.bootstrapping) });
-      const strategy = withFusion(prepared, options);
-      const fused = fuse(plan, strategy, state, readPredictions(plan, strategy, state, step.predictions));
+      const prepared = method.withBootstrapping(plan, { bootstrapping: readBootstrapping(step.bootstrapping) });
+      const strategy = method.withFusion(prepared, options);
+      const fused = method.fuse(plan, strategy, state, readPredictions(plan, strategy, state, step.predictions));
       const before = step.fused === undefined ? fused : readCanvas(plan, step.fused, 'step.fused', '');
       step.fused = interpolate(before, fused, mix);
     });

@@ -6,10 +6,10 @@ import { randomUUID } from 'node:crypto';
 import type { Node, NodeAPI } from 'node-red';
 import { CancelledError, MissingInputError, MultiDiffusionError } from '../../engine/errors';
 import type { DiffusionModel } from '../../engine/model';
+import type * as Method from '../../engine/multidiffusion/method';
 import type { Plan, SampleRequest } from '../../engine/multidiffusion/plan';
 import type { Evaluate, SampleResult } from '../../engine/multidiffusion/sample';
 import type { State } from '../../engine/multidiffusion/state';
-import type * as Wire from '../../engine/multidiffusion/wire';
 import type { Tensor } from '../../engine/tensor';
 import { own, type Message } from './message';
 import type { Task } from './tasks';
@@ -50,7 +50,7 @@ export class Loop {
 
   constructor(
     private readonly parts: LoopParts,
-    private readonly wire: typeof Wire,
+    readonly method: typeof Method,
   ) {
     this.key = loops.has(parts.id) ? `${parts.id} ${randomUUID()}` : parts.id;
     this.msg = { ...parts.task.msg, job: parts.id };
@@ -89,8 +89,8 @@ export class Loop {
       if (this.failure) return reject(this.failure);
       this.waiting = { index: state.index, resolve, reject };
       const { msg } = this;
-      msg.latents = this.wire.copy(state.latents);
-      msg.step = this.wire.describeStep(plan, state, this.key);
+      msg.latents = this.method.copy(state.latents);
+      msg.step = this.method.describeStep(plan, state, this.key);
       this.wind();
       this.parts.task.send([null, msg, null]);
     });
@@ -101,7 +101,7 @@ export class Loop {
     const { waiting, plan } = this;
     clearTimeout(this.timer);
     try {
-      const fused = this.wire.readCanvas(
+      const fused = this.method.readCanvas(
         plan,
         own(msg.step, 'fused'),
         'step.fused',
@@ -117,7 +117,7 @@ export class Loop {
   }
 
   latentsOf(msg: Message): Tensor<'float32'> {
-    return this.wire.readCanvas(
+    return this.method.readCanvas(
       this.plan,
       own(msg, 'latents'),
       'latents',
@@ -185,15 +185,14 @@ export async function sampleInLoop(RED: NodeAPI, parts: LoopParts, request: Samp
         'or choose built-in steps.',
     );
   }
-  const wire = await import('../../engine/multidiffusion/wire');
-  const { sample } = await import('../../engine/multidiffusion/sample');
+  const method = await import('../../engine/multidiffusion/method');
   request.signal?.throwIfAborted();
-  const loop = new Loop(parts, wire);
+  const loop = new Loop(parts, method);
   const onAbort = (): void => loop.fail(request.signal!.reason as Error);
   request.signal?.addEventListener('abort', onAbort, { once: true });
   watchErrors(RED);
   try {
-    return await sample(model, { ...request, signal: loop.signal }, loop.evaluate);
+    return await method.sample(model, { ...request, signal: loop.signal }, loop.evaluate);
   } catch (error) {
     throw loop.failure ?? error;
   } finally {
