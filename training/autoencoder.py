@@ -274,3 +274,14 @@ def encode(model: Autoencoder, pictures: np.ndarray, out: Path, batch: int = 64)
             latents[first:first + batch] = moments[:, :LATENT_CHANNELS].float().cpu().numpy()
         np.save(out, latents)
     return np.load(out)
+
+
+@torch.no_grad()
+def plain_latents(model: Autoencoder, count: int, seed: int) -> np.ndarray:
+    """Latent means [count, 4, 32, 32], float16, of pictures of one random colour each."""
+    colours = np.random.default_rng(seed).integers(0, 256, (count, 1, 1, 3), np.uint8)
+    pictures = np.broadcast_to(colours, (count, 128, 128, 3))
+    device = pick_device()
+    parts = [model.encoder.of_averaged(to_tensor(np.array(pictures[first:first + 50]), device))[:, :LATENT_CHANNELS]
+             for first in range(0, count, 50)]
+    return torch.cat(parts).cpu().numpy().astype(np.float16)

@@ -60,7 +60,7 @@ weights are stored in half precision). The autoencoder's mean squared error on f
 
 The UNet predicts *v* on Stable Diffusion's `scaled_linear` betas and works on 2×2 patches of 32×32
 latents at two levels (16×16 and 8×8) with attention to the words at both. Text encoder and UNet were trained
-together for {steps} steps of {batch} pictures ({seen} pictures, {minutes} minutes on {device};
+together for {steps} steps of {batch} pictures ({seen} pictures, {minutes} minutes on {device}{start};
 mean squared error of *v* at the end {loss}).
 
 ## Data and licences
@@ -115,4 +115,5 @@ def write(folder: Path, report: dict, parts: dict[str, int], size: int) -> None:
         agreement=f"{agreement:.4f}", autoencoder=report["autoencoder mean squared error"],
         parts="\n".join(f"| {name} | `{name}/model.onnx` | {count / 1e6:.1f} M |" for name, count in parts.items()),
         steps=f"{training['steps']:,}", batch=training["batch"], seen=f"{training['pictures seen']:,}",
-        minutes=f"{training['minutes']:.0f}", loss=training["loss of v"]), "utf8")
+        minutes=f"{training['minutes']:.0f}",
+        start=", starting from earlier weights" if training["started from weights"] else "", loss=training["loss of v"]), "utf8")

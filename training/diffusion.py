@@ -13,13 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from . import boxes
 from .autoencoder import LATENT_CHANNELS
 from .common import Clock, Optimisers, Workers, autocast, load, pick_device, rate, save
 from .dataset import from_row
 from .model import SHAPES, Shape, TextEncoder, UNet
 from .render import NOTHING
 from .tokenizer import MAX_LENGTH, Tokenizer
-from .vocabulary import IDLE, OBJECT_NAMES, OBJECTS, caption
+from .vocabulary import IDLE, OBJECT_NAMES, OBJECTS, Picture, caption
 
 EMPTY_PROMPTS = 0.10
 # How often a caption gets a word that means nothing, known or not, so that such words do little harm.
@@ -28,6 +29,10 @@ CELLS_WEIGHT = 0.2
 # How many times as often as others the pictures are used that show an object which is hard to learn, or
 # which flows and examples ask for most.
 OFTEN = {"sofa": 4, "plant": 2, "painting": 2, "candle": 2, "flower": 2, "whale": 2, "apple": 2}
+# How much of a batch is shown as regions see it: on a plain colour down to a noise level that long bootstrapping
+# reaches, and among other objects below the one that short bootstrapping does.
+BOOTSTRAPPED, BOOTSTRAPPED_FROM = 0.6, 300
+AMONG_OTHERS, AMONG_OTHERS_BELOW = 0.5, 700
 # Stable Diffusion's "scaled_linear" betas.
 TIMESTEPS, BETA_START, BETA_END = 1000, 0.00085, 0.012
 
@@ -53,10 +58,10 @@ def tokenize(tokenizer: Tokenizer, texts: list[str], device) -> torch.Tensor:
     return torch.tensor([row + [tokenizer.pad] * (longest - len(row)) for row in rows], device=device)
 
 
-def training_text(row: np.ndarray, rng: random.Random) -> str:
+def training_text(picture: Picture, rng: random.Random) -> str:
     if rng.random() < EMPTY_PROMPTS:
         return ""
-    text = caption(from_row(row), rng)
+    text = caption(picture, rng)
     if rng.random() < IDLE_WORDS:
         letters = (rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(3, 8)))
         idle = rng.choice(IDLE) if rng.random() < 0.5 else "".join(letters)
@@ -74,11 +79,32 @@ def shares_up_to(rows: np.ndarray) -> np.ndarray:
     return up_to / up_to[-1]
 
 
-def training_timesteps(count: int, device) -> torch.Tensor:
+def training_timesteps(count: int, rng: np.random.Generator) -> np.ndarray:
     """Mostly where shapes are decided (middle to high noise), a quarter everywhere."""
-    middle = torch.sigmoid(0.3 + 0.9 * torch.randn(count, device=device))
-    part = torch.where(torch.rand(count, device=device) < 0.25, torch.rand(count, device=device), middle)
-    return (part * TIMESTEPS).long().clamp(0, TIMESTEPS - 1)
+    middle = 1 / (1 + np.exp(-0.3 - 0.9 * rng.standard_normal(count)))
+    part = np.where(rng.random(count) < 0.25, rng.random(count), middle)
+    return (part * TIMESTEPS).astype(np.int64).clip(0, TIMESTEPS - 1)
+
+
+def training_example(latents: np.ndarray, marks: np.ndarray, row: np.ndarray, t: int, colours: np.ndarray,
+                     rng: random.Random) -> tuple[np.ndarray, np.ndarray, np.ndarray, Picture]:
+    """A picture as a prompt or, for a part of them, as a region sees it (see boxes.py).
+
+    Args:
+        latents: [4, 32, 32]; marks: [16, 16, 5]; colours: latents [n, 4, 32, 32] of plain pictures
+    Returns:
+        latents, label map, the mask [32, 32] of what is learnt, and what the caption is to name
+    """
+    what, side = from_row(row), latents.shape[-1]
+    choice = rng.random()
+    bootstrapped = t >= BOOTSTRAPPED_FROM and choice < BOOTSTRAPPED
+    if bootstrapped or (t < AMONG_OTHERS_BELOW and len(what.items) > 1 and choice > 1 - AMONG_OTHERS):
+        found = boxes.choose_box(marks, what, rng)
+        if found and bootstrapped:
+            return *boxes.bootstrapped(latents, marks, found[1], rng.choice(colours), rng), found[0]
+        if found:
+            return latents, marks, boxes.mask_of(found[1], side), found[0]
+    return latents, marks, np.ones((side, side), np.float32), what
 
 
 def cells_loss(cells: torch.Tensor, labels: torch.Tensor, alphas: torch.Tensor) -> torch.Tensor:
@@ -100,22 +126,28 @@ def cells_loss(cells: torch.Tensor, labels: torch.Tensor, alphas: torch.Tensor) 
     return ((per_cell + inside * there).mean((1, 2)) * alphas.sqrt()).mean()
 
 
-def losses(model: Pocket, clean, noise, t, ids, marks, alphas_bar):
-    """The loss of a batch, and its two parts: the error of v and the cells' loss."""
+def losses(model: Pocket, clean, noise, t, ids, marks, masks, alphas_bar):
+    """The loss of a batch, and its two parts: the error of v within the masks [N, 32, 32] and the cells' loss.
+
+    A box counts by the square root of its part of the picture: less than a whole picture, more than its area.
+    """
     alphas = alphas_bar[t]
     signal, sigma = alphas.sqrt()[:, None, None, None], (1 - alphas).sqrt()[:, None, None, None]
     with autocast(clean.device):
         hidden, _ = model.text_encoder(ids)
         output, cells = model.unet(signal * clean + sigma * noise, t, hidden, with_cells=True)
-    v_loss = (output.float() - (signal * noise - sigma * clean)).square().mean()
+    errors = (output.float() - (signal * noise - sigma * clean)).square().mean(1) * masks
+    v_loss = (errors.mean((1, 2)) / masks.mean((1, 2)).sqrt()).mean()
     guess = cells_loss(cells, marks, alphas)
     return v_loss + CELLS_WEIGHT * guess, (v_loss, guess)
 
 
-def train(folder: Path, latents: np.ndarray, labels: np.ndarray, rows: np.ndarray, tokenizer: Tokenizer,
-          minutes: float, batch: int, seed: int, log, start_from: Pocket, height: float = 1.0,
+def train(folder: Path, latents: np.ndarray, labels: np.ndarray, rows: np.ndarray, colours: np.ndarray,
+          tokenizer: Tokenizer, minutes: float, batch: int, seed: int, log, start_from: Pocket, height: float = 1.0,
           decay_from: float = 0.7) -> Pocket:
     """Trains for the given minutes, going on from the folder's checkpoint; returns the averaged weights.
+
+    `colours` are latents [n, 4, 32, 32] of plain pictures, which bootstrapping puts around boxes.
 
     A training that is done goes on when it is given more minutes in all than it has had.
     `start_from` has the first weights where there is no checkpoint. `height` scales the learning rates,
@@ -143,22 +175,26 @@ def train(folder: Path, latents: np.ndarray, labels: np.ndarray, rows: np.ndarra
     running, running_cells, saved = None, 0.0, clock.elapsed()
 
     def chosen_pictures():
-        chosen = np.searchsorted(up_to, rng.random(batch), "right")
-        return (torch.from_numpy(latents[chosen].astype(np.float32)), torch.from_numpy(labels[chosen]),
-                tokenize(tokenizer, [training_text(rows[index], words) for index in chosen], "cpu"))
+        chosen, t = np.searchsorted(up_to, rng.random(batch), "right"), training_timesteps(batch, rng)
+        clean, marks, masks, pictures = zip(*(
+            training_example(latents[index], labels[index], rows[index], int(level), colours, words)
+            for index, level in zip(chosen, t)))
+        return (torch.from_numpy(np.stack(clean).astype(np.float32)), torch.from_numpy(np.stack(marks)),
+                torch.from_numpy(np.stack(masks)), torch.from_numpy(t),
+                tokenize(tokenizer, [training_text(picture, words) for picture in pictures], "cpu"))
 
     # Captions are made in Python, one batch ahead: a GPU would wait for them as long as it computes.
     ahead = ThreadPoolExecutor(1)
     following = ahead.submit(chosen_pictures)
     while True:
         part = clock.part()
-        clean, marks, ids = (tensor.to(device) for tensor in following.result())
+        clean, marks, masks, t, ids = (tensor.to(device) for tensor in following.result())
         clean = clean.contiguous(memory_format=torch.channels_last)
         following = ahead.submit(chosen_pictures)
-        t, noise = training_timesteps(batch, device), torch.randn_like(clean)
+        noise = torch.randn_like(clean)
 
         def loss_of(where: slice):
-            return losses(model, clean[where], noise[where], t[where], ids[where], marks[where], alphas_bar)
+            return losses(model, clean[where], noise[where], t[where], ids[where], marks[where], masks[where], alphas_bar)
 
         v_loss, guess = workers.gradients(parameters, loss_of, batch)
         optimisers.step(height * rate(part, step, decay_from=decay_from), workers)

@@ -27,6 +27,8 @@ from .vocabulary import sprite_list
 HERE = Path(__file__).resolve().parent
 STAGES = ("sprites", "render", "autoencoder", "encode", "decoder", "diffusion", "export", "judge", "evaluate")
 GPU = torch.cuda.is_available()
+# How many different ones are put around boxes.
+PLAIN_COLOURS = 500
 
 
 def log(text: str) -> None:
@@ -94,10 +96,17 @@ def options() -> argparse.Namespace:
     parser.add_argument("--each", type=int, default=11, help="generated pictures of every object in the evaluation")
     parser.add_argument("--init-from", type=Path, metavar="FOLDER",
                         help="go on from the weights of a model folder; its encoder is kept as it is")
+    parser.add_argument("--keep", type=float, default=0, metavar="SHARE",
+                        help="mix the weights of --init-from into the trained ones, from 0 (not) to 1 (nothing else)")
     parser.add_argument("--until", choices=STAGES, default="evaluate", help="stop after this stage")
     parser.add_argument("--from-checkpoint", action="store_true",
                         help="export and evaluate the averaged weights of an unfinished training")
-    return parser.parse_args()
+    choice = parser.parse_args()
+    if not 0 <= choice.keep <= 1:
+        parser.error(f"--keep is {choice.keep}; it should be from 0 to 1")
+    if choice.keep and not choice.init_from:
+        parser.error("--keep needs --init-from")
+    return choice
 
 
 def main() -> None:
@@ -142,8 +151,13 @@ def main() -> None:
         pocket.load_state_dict(state["average"])
     else:
         start = start_weights(choice.init_from, choice.unet, tokenizer)
-        pocket = diffusion.train(work, latents, labels[:len(latents)], rows[:len(latents)], tokenizer, choice.minutes,
-                                 choice.batch, 2, log, start, choice.rate)
+        colours = autoencoder.plain_latents(coder, PLAIN_COLOURS, 5)
+        pocket = diffusion.train(work, latents, labels[:len(latents)], rows[:len(latents)], colours, tokenizer,
+                                 choice.minutes, choice.batch, 2, log, start, choice.rate)
+    if choice.keep:
+        kept = start_weights(choice.init_from, choice.unet, tokenizer).to(next(pocket.parameters()).device)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(pocket.parameters()), list(kept.parameters()), choice.keep)
     if last < 6:
         return
     export.export(choice.out, pocket, coder, tokenizer, choice.bytes)
@@ -161,7 +175,8 @@ def main() -> None:
     painter = evaluate.Painter(pocket, coder, tokenizer)
     report = evaluate.report(painter, arbiter, Sprites(sprites), choice.out, choice.each, choice.guidance)
     report["training"] = {"steps": state["step"], "batch": state["batch"], "pictures seen": state["step"] * state["batch"],
-                          "minutes": round(state["spent"] / 60, 1), "loss of v": round(state["loss"], 4),
+                          "minutes": round(state["spent"] / 60, 1),
+                          "started from weights": bool(choice.init_from), "loss of v": round(state["loss"], 4),
                           "device": torch.cuda.get_device_name() if GPU else f"{threads} CPU cores"}
     evaluate.sheets(choice.results / "figures", painter, choice.guidance)
     (choice.results / "figures/evaluation.json").write_text(json.dumps(report, indent=1) + "\n", "utf8")
