@@ -24,7 +24,7 @@ import {
   toPairs,
   toTable,
 } from './evaluate/report';
-import { makeSheet, type SheetColumn } from './evaluate/sheet';
+import { joinSheets, makeSheet, type SheetColumn } from './evaluate/sheet';
 import { chooseStrategies, isDefault, SCENE_ALONE, type Strategy } from './evaluate/strategies';
 
 const root = path.join(__dirname, '..');
@@ -46,7 +46,7 @@ const USAGE = `Usage: npm run evaluate [-- OPTIONS]
                      are not drawn again
   --json             figures as JSON on stdout
   --write            put the table into README.md and docs/evaluation.md, all figures into docs/evaluation.json
-                     and the sheet into docs/images/evaluation.png`;
+                     and the sheet into docs/images/evaluation.png; with --before also docs/images/before-after.png`;
 
 const SHOWN_LAYOUTS = 9;
 const SHOWN_STRATEGIES = [
@@ -214,29 +214,29 @@ async function main(): Promise<void> {
       [layouts, smallLayouts].flatMap((of) => before.missing([byDefault], of)),
     );
     const pairs: Pair[] = [];
+    const shownPairs: Buffer[] = [];
     for (const [title, of] of [
       ['boxes of a quarter to three fifths', layouts],
       [SMALL_BOXES, smallLayouts],
     ] as const) {
       const [old, now] = [await before.look(judge, byDefault, of), await gallery.look(judge, byDefault, of)];
-      const sheet = await makeSheet(
-        of,
-        [
-          { title: 'before', ...old },
-          { title: 'after', ...now },
-        ],
-        { tile: 128 },
-      );
+      const beside = [
+        { title: 'before', ...old },
+        { title: 'after', ...now },
+      ];
+      const sheet = await makeSheet(of, beside, { tile: 128 });
       fs.writeFileSync(path.join(out, of === layouts ? 'before-after.png' : 'before-after-small.png'), sheet);
+      shownPairs.push(await makeSheet(of.slice(0, SHOWN_LAYOUTS), beside, { tile: 112 }));
       pairs.push({
         title,
         before: summarise(byDefault, true, old.seen),
         after: summarise(byDefault, false, now.seen, old.seen),
       });
     }
-    const beside = toPairs(pairs);
-    fs.writeFileSync(path.join(out, 'before-after.md'), `${beside}\n`);
-    console.error(beside);
+    const table = toPairs(pairs);
+    fs.writeFileSync(path.join(out, 'before-after.md'), `${table}\n`);
+    fs.writeFileSync(path.join(out, 'before-after-shown.png'), await joinSheets(shownPairs));
+    console.error(table);
   }
   if (cli.write) {
     for (const name of ['README.md', path.join('docs', 'evaluation.md')]) {
@@ -244,7 +244,9 @@ async function main(): Promise<void> {
       fs.writeFileSync(file, putTable(fs.readFileSync(file, 'utf8'), table));
     }
     fs.writeFileSync(path.join(root, 'docs', 'evaluation.json'), json);
-    fs.writeFileSync(path.join(root, 'docs', 'images', 'evaluation.png'), sheets[1][1]);
+    const images = path.join(root, 'docs', 'images');
+    fs.writeFileSync(path.join(images, 'evaluation.png'), sheets[1][1]);
+    if (cli.before) fs.copyFileSync(path.join(out, 'before-after-shown.png'), path.join(images, 'before-after.png'));
   }
   console.error(`Figures, sheets and pictures are in ${out}.`);
   for (const { title } of betterThanDefault(rows)) console.error(`Better than the sampler's defaults: ${title}.`);

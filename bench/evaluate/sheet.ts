@@ -64,6 +64,13 @@ export async function makeSheet(
     .toBuffer();
 }
 
+/** PNG bytes, with 256 colours, of sheets of the same size side by side. */
+export async function joinSheets(sheets: Buffer[]): Promise<Buffer> {
+  return sharp(sheets, { join: { across: sheets.length, shim: 2 * GAP, background: 'white' } })
+    .png({ palette: true, effort: 10 })
+    .toBuffer();
+}
+
 function text(words: string, x: number, y: number, size: number): string {
   return `<text x="${x}" y="${y}" font-family="sans-serif" font-size="${size}">${words}</text>`;
 }

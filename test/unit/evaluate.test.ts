@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
 import fc from 'fast-check';
+import sharp from 'sharp';
 import { Tensor } from '../../dist/engine/tensor';
 import {
   type Box,
@@ -27,7 +28,7 @@ import {
   toPairs,
   toTable,
 } from '../../bench/evaluate/report';
-import { makeSheet } from '../../bench/evaluate/sheet';
+import { joinSheets, makeSheet } from '../../bench/evaluate/sheet';
 import { chooseStrategies, isDefault, SCENE_ALONE, STRATEGIES, type Strategy } from '../../bench/evaluate/strategies';
 import { REGION_OPTIONS, SAMPLER_OPTIONS } from '../../dist/engine/options';
 import vocabulary from '../../models/pocket/vocabulary.json';
@@ -386,6 +387,9 @@ describe('files of an evaluation', () => {
     );
     const bytes = await makeSheet(layouts, [{ title: 'plain', pictures: new Map([[0, black]]), seen }], { tile: 32 });
     assert.equal(bytes.subarray(1, 4).toString(), 'PNG');
+    const [one, two] = await Promise.all([bytes, await joinSheets([bytes, bytes])].map((png) => sharp(png).metadata()));
+    assert.equal(two.height, one.height);
+    assert.ok(two.width >= 2 * one.width, `${two.width} of ${one.width}`);
   });
 });
 
