@@ -37,9 +37,9 @@ Use 20 to 25 DDIM steps, or any scheduler that understands `v_prediction`.
 
 ## How well
 
-Figures of {pictures} generated pictures at guidance {guidance}, 25 steps, judged by a classifier that has
-seen renders only (`training/judge/`). The second column is its score on fresh renders, the score of a
-perfect model.
+Figures of {pictures} generated pictures of one object each, at guidance {guidance}, 25 steps, judged by a classifier that has
+seen renders only (`training/judge/`). The second column is its score on fresh renders. They show up to four
+objects, some as small as a fifth of the canvas, and are therefore harder to judge.
 
 | | generated | renders |
 |---|---|---|
