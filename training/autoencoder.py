@@ -263,25 +263,25 @@ def standardise(model: Autoencoder, pictures: np.ndarray) -> None:
 
 
 @torch.no_grad()
-def encode(model: Autoencoder, pictures: np.ndarray, out: Path, batch: int = 64) -> np.ndarray:
+def latent_means(model: Autoencoder, pictures: np.ndarray, batch: int = 64) -> np.ndarray:
+    """Latent means of pictures [N, 128, 128, 3] as float16 [N, 4, 32, 32]."""
+    device = pick_device()
+    latents = np.empty((len(pictures), LATENT_CHANNELS, *(side // 4 for side in pictures.shape[1:3])), np.float16)
+    for first in range(0, len(pictures), batch):
+        with autocast(device):
+            moments = model.encoder.of_averaged(to_tensor(np.array(pictures[first:first + batch]), device))
+        latents[first:first + batch] = moments[:, :LATENT_CHANNELS].float().cpu().numpy()
+    return latents
+
+
+def encode(model: Autoencoder, pictures: np.ndarray, out: Path) -> np.ndarray:
     """Latent means of all pictures [N, 128, 128, 3] as float16 [N, 4, 32, 32], kept in a file."""
     if not out.exists():
-        device = pick_device()
-        latents = np.empty((len(pictures), LATENT_CHANNELS, *(side // 4 for side in pictures.shape[1:3])), np.float16)
-        for first in range(0, len(pictures), batch):
-            with autocast(device):
-                moments = model.encoder.of_averaged(to_tensor(np.array(pictures[first:first + batch]), device))
-            latents[first:first + batch] = moments[:, :LATENT_CHANNELS].float().cpu().numpy()
-        np.save(out, latents)
+        np.save(out, latent_means(model, pictures))
     return np.load(out)
 
 
-@torch.no_grad()
 def plain_latents(model: Autoencoder, count: int, seed: int) -> np.ndarray:
     """Latent means [count, 4, 32, 32], float16, of pictures of one random colour each."""
     colours = np.random.default_rng(seed).integers(0, 256, (count, 1, 1, 3), np.uint8)
-    pictures = np.broadcast_to(colours, (count, 128, 128, 3))
-    device = pick_device()
-    parts = [model.encoder.of_averaged(to_tensor(np.array(pictures[first:first + 50]), device))[:, :LATENT_CHANNELS]
-             for first in range(0, count, 50)]
-    return torch.cat(parts).cpu().numpy().astype(np.float16)
+    return latent_means(model, np.broadcast_to(colours, (count, 128, 128, 3)))

@@ -96,17 +96,10 @@ def options() -> argparse.Namespace:
     parser.add_argument("--each", type=int, default=11, help="generated pictures of every object in the evaluation")
     parser.add_argument("--init-from", type=Path, metavar="FOLDER",
                         help="go on from the weights of a model folder; its encoder is kept as it is")
-    parser.add_argument("--keep", type=float, default=0, metavar="SHARE",
-                        help="mix the weights of --init-from into the trained ones, from 0 (not) to 1 (nothing else)")
     parser.add_argument("--until", choices=STAGES, default="evaluate", help="stop after this stage")
     parser.add_argument("--from-checkpoint", action="store_true",
                         help="export and evaluate the averaged weights of an unfinished training")
-    choice = parser.parse_args()
-    if not 0 <= choice.keep <= 1:
-        parser.error(f"--keep is {choice.keep}; it should be from 0 to 1")
-    if choice.keep and not choice.init_from:
-        parser.error("--keep needs --init-from")
-    return choice
+    return parser.parse_args()
 
 
 def main() -> None:
@@ -154,10 +147,6 @@ def main() -> None:
         colours = autoencoder.plain_latents(coder, PLAIN_COLOURS, 5)
         pocket = diffusion.train(work, latents, labels[:len(latents)], rows[:len(latents)], colours, tokenizer,
                                  choice.minutes, choice.batch, 2, log, start, choice.rate)
-    if choice.keep:
-        kept = start_weights(choice.init_from, choice.unet, tokenizer).to(next(pocket.parameters()).device)
-        with torch.no_grad():
-            torch._foreach_lerp_(list(pocket.parameters()), list(kept.parameters()), choice.keep)
     if last < 6:
         return
     export.export(choice.out, pocket, coder, tokenizer, choice.bytes)
