@@ -187,7 +187,7 @@ export const SAMPLER_OPTIONS = {
     type: 'number',
     min: 0,
     max: 100,
-    default: 5,
+    default: 7.5,
     form: { icon: 'magnet', kinds: NUMBER_KINDS },
   },
   /** Of models that take the guidance scale as an input (FLUX.1): how much the negative prompt counts; 1: nothing. */

@@ -36,6 +36,7 @@ const PARTS: Record<string, { title?: string; options?: Partial<SamplerOptions>;
   first: { title: 'first on top', options: { fusion: 'first' } },
   last: { title: 'last on top', options: { fusion: 'last' } },
   'guidance 3': { title: 'guidance scale 3', options: { guidanceScale: 3 } },
+  'guidance 5': { title: 'guidance scale 5', options: { guidanceScale: 5 } },
   'guidance 7.5': { title: 'guidance scale 7.5', options: { guidanceScale: 7.5 } },
 };
 
@@ -107,10 +108,11 @@ const COMBINED = [
   'centred',
   'centred+white',
   'centred+40%',
+  'centred+white+40%',
   'centred+60%',
   'centred+white+60%',
   'centred+60%+guidance 3',
-  'centred+60%+guidance 7.5',
+  'centred+60%+guidance 5',
   'centred+80%',
 ];
 export const STRATEGIES: readonly Strategy[] = [PLAIN, NONE, AS_PAPER, ...COMBINED.map(combine)];

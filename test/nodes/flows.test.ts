@@ -225,7 +225,7 @@ describe('flows', function () {
     const unsaid = await flow.ok('encode', { payload: 'not this' });
     assert.deepEqual(
       [unsaid.generation.prompt, unsaid.generation.steps, unsaid.generation.guidanceScale],
-      ['from the node', 3, 5],
+      ['from the node', 3, 7.5],
     );
     await stopFlow();
 
@@ -356,7 +356,7 @@ describe('flows', function () {
         const { parameters } = await readPngText(first.payload);
         assert.match(
           parameters,
-          /^a “room”, ünlit\nNegative prompt: blur\nSteps: 3, Sampler: LCM, CFG scale: 5, Seed: 7, Size: 128x128, Model: tiny-lcm/,
+          /^a “room”, ünlit\nNegative prompt: blur\nSteps: 3, Sampler: LCM, CFG scale: 7\.5, Seed: 7, Size: 128x128, Model: tiny-lcm/,
         );
       }
     }

@@ -69,7 +69,7 @@ describe('typed options', function () {
     const { code, message } = await flow.fails('encode', {});
     assert.equal(code, 'MISSING_INPUT');
     assert.match(message, /seed.*flow/);
-    assert.equal((await flow.ok('encode', { seed: 5 })).generation.guidanceScale, 5);
+    assert.equal((await flow.ok('encode', { seed: 5 })).generation.guidanceScale, 7.5);
   });
 
   it('are checked like every value, under the name of the option', async () => {
