@@ -71,7 +71,7 @@ describe('deploys', function () {
       deploys.map((_, i) => `new ${i}`),
     );
     assert.equal(new Set(deploys.map(({ pid }) => pid)).size, 1, 'the model was loaded again');
-    await until(() => !isAlive(deploys[0].pid), 'the inference process ends', 15);
+    assert.ok(!isAlive(deploys[0].pid), 'the inference process outlived Node-RED');
     for (const { depth, listeners, handles } of deploys.slice(1)) {
       assert.deepEqual({ depth, listeners }, { depth: 0, listeners: 0 });
       assert.deepEqual(handles, deploys[1].handles);
