@@ -3,6 +3,7 @@ import { fork, type ChildProcess } from 'node:child_process';
 import path from 'node:path';
 import type { Socket } from 'node:net';
 import { HeldEmbeddings } from './embeddings';
+import { waitForEnd } from './ending';
 import { libraryFolders } from './libraries';
 import { cutPixels } from './pieces';
 import { Pulse, type Hang, type PulseLimits } from './pulse';
@@ -23,9 +24,15 @@ interface Listener {
   onEnd(how: string, hang?: Hang): void;
 }
 
-/** A process in the middle of a long run hears of our end only after it, so at an orderly exit it is killed. */
+/**
+ * A process in the middle of a long run hears of our end only after it, so at an orderly exit it is killed, and its end
+ * waited for: whoever starts Node-RED again finds its memory free, a GPU's too.
+ */
 const running = new Set<ChildProcess>();
-process.on('exit', () => running.forEach((child) => child.kill('SIGKILL')));
+process.on('exit', () => {
+  running.forEach((child) => child.kill('SIGKILL'));
+  waitForEnd([...running].flatMap(({ pid }) => pid ?? []));
+});
 
 const PROCESS_FILE = path.join(__dirname, 'process', 'main.js');
 /** How long a process may take to leave by itself. */
