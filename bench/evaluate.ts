@@ -7,7 +7,15 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { CancelledError, openCheckpoint, SAMPLER_OPTIONS, type SamplerOptions } from '../dist/engine';
+import {
+  CancelledError,
+  openCheckpoint,
+  SAMPLER_OPTIONS,
+  type SamplerOptions,
+  usualGuidanceScale,
+} from '../dist/engine';
+import { readLayout } from '../dist/engine/checkpoint/layout';
+import { readModelFacts } from '../dist/engine/checkpoint/model-facts';
 import { physicalCores } from '../dist/engine/cpu';
 import { Gallery, type Looked, type Task } from './evaluate/gallery';
 import { CHANGED, FILL } from './evaluate/geometry';
@@ -34,7 +42,7 @@ const USAGE = `Usage: npm run evaluate [-- OPTIONS]
   --first N          the first of them (default: 0); to try settings on others than the table's, such as 1000
   --strategies a,b   only these (default: all), or others: what differs from the paper, joined by "+", such as centred+white+40%
   --steps N          steps of each picture (default: ${SAMPLER_OPTIONS.steps.default})
-  --guidance X       guidance scale (default: ${SAMPLER_OPTIONS.guidanceScale.default})
+  --guidance X       guidance scale (default: the model's)
   --scheduler NAME   (default: the checkpoint's)
   --model FOLDER     the checkpoint (default: the bundled one)
   --before FOLDER    another checkpoint, such as the one before a training: the defaults with both, side by side, in before-after.md and
@@ -67,7 +75,7 @@ const { values: cli } = parseArgs({
     first: { type: 'string', default: '0' },
     strategies: { type: 'string' },
     steps: { type: 'string', default: String(SAMPLER_OPTIONS.steps.default) },
-    guidance: { type: 'string', default: String(SAMPLER_OPTIONS.guidanceScale.default) },
+    guidance: { type: 'string' },
     scheduler: { type: 'string', default: SAMPLER_OPTIONS.scheduler.default },
     model: { type: 'string', default: path.join(root, 'models', 'pocket') },
     before: { type: 'string' },
@@ -141,9 +149,10 @@ async function main(): Promise<void> {
   const smallLayouts = makeLayouts(layouts.length, layouts[0].index, SMALL);
   const strategies = chooseStrategies(cli.strategies);
   const [model, judgeFolder, out] = [cli.model, cli.judge, cli.out].map(resolve);
+  const usual = usualGuidanceScale(readModelFacts(await readLayout(model), 'cpu'));
   const settings: Settings = {
     steps: whole('steps'),
-    guidanceScale: positive('guidance'),
+    guidanceScale: cli.guidance === undefined ? usual : positive('guidance'),
     scheduler: cli.scheduler as SamplerOptions['scheduler'],
   };
   const workers = whole('workers');
@@ -159,7 +168,7 @@ async function main(): Promise<void> {
     drawAll(folder, Math.max(1, Math.floor(physicalCores() / workers)), workers, tasks, stop);
 
   const gallery = galleryOf(model);
-  const byDefault = strategies.find((strategy) => isDefault(strategy, settings.guidanceScale));
+  const byDefault = strategies.find((strategy) => isDefault(strategy, settings.guidanceScale, usual));
   const secondsPerPicture = await drawWith(model, [
     ...gallery.missing(strategies, layouts),
     ...(byDefault ? gallery.missing([byDefault], smallLayouts) : []),

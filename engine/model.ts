@@ -74,6 +74,26 @@ export interface ModelFacts {
   largestSide?: number;
 }
 
+/** By family, as diffusers' pipelines have them; of FLUX.1 it is an input, and of [schnell] without effect. */
+const USUAL_GUIDANCE_SCALES: ReadonlyMap<string, number> = new Map([
+  ['sdxl', 5],
+  ['sd3', 7],
+  ['flux', 3.5],
+]);
+/** Of Stable Diffusion 1 and 2, as diffusers' pipelines have it; for the bundled model see docs/evaluation.md. */
+const USUAL_GUIDANCE_SCALE = 7.5;
+/** Of latent consistency models, as the cards of the published ones have it. */
+const USUAL_CONSISTENCY_SCALE = 8;
+
+/** The guidance scale of a picture for which none is set. */
+export function usualGuidanceScale({
+  family = '',
+  guidanceEmbedded,
+}: Pick<ModelFacts, 'family' | 'guidanceEmbedded'>): number {
+  if (guidanceEmbedded && family !== 'flux') return USUAL_CONSISTENCY_SCALE;
+  return USUAL_GUIDANCE_SCALES.get(family) ?? USUAL_GUIDANCE_SCALE;
+}
+
 /** Canvas and window sides are multiples of this many pixels. */
 export function sizeMultiple({ sizeMultiple: known, latentFactor }: ModelFacts): number {
   return known ?? DEFAULT_CELLS * latentFactor;

@@ -183,12 +183,12 @@ export const SAMPLER_OPTIONS = {
     default: 'checkpoint',
     form: { icon: 'line-chart' },
   },
+  /** Default: what suits the model's family; see usualGuidanceScale. */
   guidanceScale: {
     type: 'number',
     min: 0,
     max: 100,
-    default: 7.5,
-    form: { icon: 'magnet', kinds: NUMBER_KINDS },
+    form: { icon: 'magnet', placeholder: true, kinds: NUMBER_KINDS },
   },
   /** Of models that take the guidance scale as an input (FLUX.1): how much the negative prompt counts; 1: nothing. */
   trueGuidanceScale: {

@@ -120,11 +120,13 @@ export const STRATEGIES: readonly Strategy[] = [PLAIN, NONE, AS_PAPER, ...COMBIN
 /**
  * Whether a strategy is what the sampler does when nothing is set.
  * @param guidanceScale of the strategies that don't say
+ * @param usual the model's guidance scale where none is set
  */
-export function isDefault({ regions, options, region }: Strategy, guidanceScale: number): boolean {
+export function isDefault({ regions, options, region }: Strategy, guidanceScale: number, usual: number): boolean {
   const differs = (values: object, specs: Record<string, OptionSpec>): boolean =>
     Object.entries(values).some(([name, value]) => value !== specs[name].default);
-  return regions && !differs({ guidanceScale, ...options }, SAMPLER_OPTIONS) && !differs(region, REGION_OPTIONS);
+  const { guidanceScale: scale = guidanceScale, ...others } = options;
+  return regions && scale === usual && !differs(others, SAMPLER_OPTIONS) && !differs(region, REGION_OPTIONS);
 }
 
 /** @throws Error naming what is unknown, and what there is */

@@ -2,7 +2,7 @@
 import { randomInt } from 'node:crypto';
 import { InvalidInputError, MissingInputError } from '../errors';
 import { checkImage } from '../image/resize';
-import { fittingSize, type ModelFacts, sizeMultiple } from '../model';
+import { fittingSize, type ModelFacts, sizeMultiple, usualGuidanceScale } from '../model';
 import { addressedNoise, TorchGenerator } from '../noise';
 import { resolveOptions, SAMPLER_OPTIONS, type SamplerOptions } from '../options';
 import { type LatentRegion, preparePrompt, prepareRegions, type Prompt, tensorSharer } from '../regions/region';
@@ -134,7 +134,8 @@ export async function createPlan(facts: ModelFacts, request: SampleRequest): Pro
   const blind = blindEvaluations(scheduler);
 
   const share = tensorSharer();
-  const background = preparePrompt(request.background, 'background', options.guidanceScale, share);
+  const guidanceScale = options.guidanceScale ?? usualGuidanceScale(facts);
+  const background = preparePrompt(request.background, 'background', guidanceScale, share);
   const regions = await prepareRegions(request.regions, background, { grid, ...options }, evaluations, share);
   const shape = [1, grid.channels, grid.height, grid.width];
   const noise = request.initialNoise

@@ -3,7 +3,7 @@ import { encodeMask } from '../../engine/image/mask';
 import type { Recipe, RecipeRegion } from '../../engine/image/recipe';
 import type { Conditioning, Region } from '../../engine/types';
 import type { SampleResult } from '../../engine/multidiffusion/sample';
-import type { ModelFacts } from '../../engine/model';
+import { type ModelFacts, usualGuidanceScale } from '../../engine/model';
 import { REGION_OPTIONS, type SamplerOptions } from '../../engine/options';
 import { isObject, pick } from './message';
 
@@ -34,6 +34,7 @@ export async function recipeOf(
     prompt: background.prompt,
     ...(!background.negativeAbsent && { negativePrompt: background.negativePrompt }),
     ...options,
+    guidanceScale: options.guidanceScale ?? usualGuidanceScale(facts),
     width,
     height,
     seed,

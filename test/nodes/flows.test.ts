@@ -356,7 +356,7 @@ describe('flows', function () {
         const { parameters } = await readPngText(first.payload);
         assert.match(
           parameters,
-          /^a “room”, ünlit\nNegative prompt: blur\nSteps: 3, Sampler: LCM, CFG scale: 7\.5, Seed: 7, Size: 128x128, Model: tiny-lcm/,
+          /^a “room”, ünlit\nNegative prompt: blur\nSteps: 3, Sampler: LCM, CFG scale: 8, Seed: 7, Size: 128x128, Model: tiny-lcm/,
         );
       }
     }

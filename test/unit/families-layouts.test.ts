@@ -23,7 +23,7 @@ import type { UNetRow } from '../../dist/engine/model';
 import { prepareInputs } from '../../dist/engine/multidiffusion/bootstrap';
 import { fuse } from '../../dist/engine/multidiffusion/fusion';
 import { predictNoise } from '../../dist/engine/multidiffusion/guidance';
-import type { SampleRequest } from '../../dist/engine/multidiffusion/plan';
+import { createPlan, type SampleRequest } from '../../dist/engine/multidiffusion/plan';
 import type { Evaluate } from '../../dist/engine/multidiffusion/sample';
 import {
   describeStep,
@@ -377,6 +377,25 @@ describe('guidance as an input', () => {
       ['0.7', 3.5],
     ]);
   });
+});
+
+describe('the guidance scale that is not set', () => {
+  const scales = { 'tiny-sd2': 7.5, 'tiny-lcm': 8, 'tiny-sdxl': 5, 'tiny-sd3': 7, 'tiny-flux': 3.5 };
+  for (const [name, usual] of Object.entries(scales))
+    it(`of ${name} is ${usual}, in its regions too`, async () => {
+      const { family, guidanceEmbedded } = readModelFacts(await readLayout(checkpointFolder(name)), 'cpu');
+      const { facts } = new AnalyticModel({ family, guidanceEmbedded });
+      const of = async (guidanceScale: number | undefined, own?: number) => {
+        const { prompts } = await createPlan(facts, {
+          ...request({ guidanceScale }),
+          regions: [region(1.4, half), region(1.4, half, { guidanceScale: own })],
+        });
+        return prompts.map((prompt) => prompt.guidanceScale);
+      };
+      assert.deepEqual(await of(undefined), [usual, usual, usual]);
+      assert.deepEqual(await of(undefined, 2), [usual, usual, 2]);
+      assert.deepEqual(await of(0), [0, 0, 0]);
+    });
 });
 
 it('a window beyond the places that a model knows is refused, a canvas is not', async () => {
