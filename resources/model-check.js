@@ -67,7 +67,7 @@
   ];
   const INTERVAL = 1000;
 
-  /** The check that runs for the open dialog. @type {{ id?: string, timer?: number } | undefined} */
+  /** The check that runs for the open dialog. @type {{ id?: string, timer?: number, asked?: { abort(): void } } | undefined} */
   let running;
 
   /** @param {string} key @param {Record<string, unknown>} [values] @returns {string} */
@@ -138,9 +138,9 @@
     choose();
   }
 
-  /** @param {{ id?: string, timer?: number }} check @param {(lines: string[], going?: boolean) => void} show */
+  /** @param {NonNullable<typeof running>} check @param {(lines: string[], going?: boolean) => void} show */
   function ask(check, show) {
-    request('GET', 'multidiffusion/checks/' + check.id)
+    check.asked = request('GET', 'multidiffusion/checks/' + check.id)
       .done((/** @type {any} */ now) => {
         if (running !== check) return;
         if (now.state === 'done') return show(describe(now.report));
@@ -210,9 +210,12 @@
 
   /** Gives the check of the dialog up. */
   function stop() {
-    if (running?.timer) window.clearTimeout(running.timer);
-    if (running?.id) request('DELETE', 'multidiffusion/checks/' + running.id);
+    const check = running;
     running = undefined;
+    window.clearTimeout(check?.timer);
+    // The answer would be that there is no such check any more.
+    check?.asked?.abort();
+    if (check?.id) request('DELETE', 'multidiffusion/checks/' + check.id);
   }
 
   /** @param {string} method @param {string} url @param {object} [body] @returns {any} */

@@ -21,6 +21,8 @@
       this.ended = false;
       /** @type {string | undefined} */
       this.id = undefined;
+      /** The latest question. @type {{ abort(): void } | undefined} */
+      this.asked = undefined;
       /** Settles when it has ended. @type {Promise<News>} */
       this.result = new Promise((resolve) => (this.resolve = resolve));
       void this.run(request);
@@ -34,18 +36,20 @@
         if (this.ended) return void this.forget();
         let seen = 0;
         while (!this.ended) {
-          const news = await ask('GET', `multidiffusion/drawings/${drawing}?seen=${seen}`);
+          const question = ask('GET', `multidiffusion/drawings/${drawing}?seen=${seen}`);
+          this.asked = question;
+          const news = await question;
           seen = news.version;
           this.tell(news);
           if (!this.ended) await new Promise((resolve) => setTimeout(resolve, PAUSE));
         }
       } catch (error) {
-        const { status, message } = /** @type {any} */ (error);
+        const { status, responseJSON } = /** @type {any} */ (error);
         const known = { 401: 'forbidden', 403: 'forbidden', 404: 'lost' };
         this.tell({
           state: 'failed',
           version: 0,
-          message: message || parts.dialogText(`draw.${known[/** @type {404} */ (status)] ?? 'lost'}`),
+          message: responseJSON?.message || parts.dialogText(`draw.${known[/** @type {404} */ (status)] ?? 'lost'}`),
         });
       }
       this.forget();
@@ -65,23 +69,25 @@
     }
 
     forget() {
+      // The answer would be that there is no such drawing any more.
+      this.asked?.abort();
       if (this.id) ask('DELETE', `multidiffusion/drawings/${this.id}`).catch(() => undefined);
       this.id = undefined;
     }
   }
 
-  /** @param {string} method @param {string} url @param {object} [body] @returns {Promise<any>} */
+  /**
+   * @param {string} method
+   * @param {string} url
+   * @param {object} [body]
+   * @returns {any} a promise of the answer, which can be aborted; it is rejected with the failed request
+   */
   function ask(method, url, body) {
-    return new Promise((resolve, reject) => {
-      $.ajax({
-        method,
-        url,
-        cache: false,
-        ...(body && { data: JSON.stringify(body), contentType: 'application/json' }),
-        success: resolve,
-        error: (/** @type {any} */ request) =>
-          reject({ status: request.status, message: request.responseJSON && request.responseJSON.message }),
-      });
+    return $.ajax({
+      method,
+      url,
+      cache: false,
+      ...(body && { data: JSON.stringify(body), contentType: 'application/json' }),
     });
   }
 

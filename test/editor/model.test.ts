@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
-import type { Browser } from 'playwright-core';
+import type { Browser, Route } from 'playwright-core';
 import { HubServer, REPOSITORY } from '../unit/support/hub-server';
 import { Editor, launchBrowser } from './support/editor';
 import { ROOT, startNodeRed, VERSIONS, type NodeRed } from './support/node-red';
@@ -73,6 +73,27 @@ for (const version of VERSIONS) {
       await repository.fill('somebody/else');
       assert.equal(await known.inputValue(), '');
       await editor.cancel();
+    });
+
+    it('gives a check up, also while it asks how far that is', async () => {
+      const form = await editor.edit('model');
+      const questions = /\/checks\/.+/;
+      const asked = new Promise<Route>(
+        (resolve) =>
+          void editor.page.route(questions, (route) =>
+            route.request().method() === 'GET' ? resolve(route) : route.continue(),
+          ),
+      );
+      await form.locator('#multidiffusion-check').click();
+      const question = await asked;
+      const given = editor.page.waitForResponse((response) => response.request().method() === 'DELETE');
+      await form.locator('#multidiffusion-check-cancel').click();
+      await given;
+      await question.continue().catch(() => {});
+      await editor.page.unroute(questions);
+      assert.equal(await form.locator('#multidiffusion-check-result').innerText(), '');
+      await editor.cancel();
+      assert.deepEqual(editor.errors, []);
     });
 
     it('checks what the dialog says, before it is deployed', async () => {

@@ -87,13 +87,17 @@ export class Editor {
     const label = (text: string) =>
       this.page.locator('#red-ui-clipboard-dialog .red-ui-treeList-label:visible', { hasText: text });
     const file = label(name);
-    // The list of packages fills while it is shown, and a click on one that isn't complete yet is lost.
+    // The list of packages fills while it is shown, and a click on one that isn't complete yet is lost; so is one on a file.
     for (let attempt = 0; attempt < 5 && !(await file.isVisible()); attempt++) {
       await label('node-red-contrib-multidiffusion').click();
       await file.waitFor({ timeout: 4000 }).catch(() => {});
     }
-    await file.click();
-    await this.page.locator('#red-ui-clipboard-dialog-ok:not(:disabled)').click();
+    const offered = this.page.locator('#red-ui-clipboard-dialog-ok:not(:disabled)');
+    for (let attempt = 0; attempt < 5 && !(await offered.isVisible()); attempt++) {
+      await file.click();
+      await offered.waitFor({ timeout: 4000 }).catch(() => {});
+    }
+    await offered.click();
     await this.page.waitForFunction(
       () =>
         RED.nodes.getWorkspaceOrder().length > 0 &&
