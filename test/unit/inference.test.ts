@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -337,8 +336,6 @@ describe('client of an inference process that dies', () => {
 
 describe('parent process', function () {
   this.timeout(20_000);
-  /** Of fake-inference.js. */
-  const [COMPUTE, YIELD] = [710, 720];
   const script = `
     const { openCheckpoint } = require(${JSON.stringify(path.join(__dirname, '../../dist/engine'))});
     openCheckpoint(${JSON.stringify(folder)}, { provider: 'cpu', threads: 1 }).then((checkpoint) => {
@@ -383,26 +380,14 @@ describe('parent process', function () {
       spawn(process.execPath, ['-e', 'for (;;);'], { stdio: 'ignore' }),
     );
     try {
-      const exiting = spawn(
-        process.execPath,
-        [
-          '-e',
-          `const { InferenceClient } = require(${JSON.stringify(require.resolve('../../dist/engine/inference/client'))});
-          const client = new InferenceClient({ textEncoders: [{ tokenizerFolder: '' }] }, {
-            processFile: ${JSON.stringify(path.join(__dirname, 'support/fake-inference.js'))},
-          });
-          const request = { latents: Float32Array.of(1), dims: [1], timestep: ${YIELD}, embeddings: [] };
-          client.call('predict', () => request).then(() => {
-            console.log(client.pid);
-            client.call('predict', () => ({ ...request, timestep: ${COMPUTE} }));
-            setTimeout(() => process.exit(3), 100);
-          });`,
-        ],
-        { stdio: ['ignore', 'pipe', 'inherit'] },
+      const { pid, exit } = start(
+        `os.setPriority(checkpoint.pid, os.constants.priority.PRIORITY_LOW);
+        checkpoint.encodePrompts(Array(1000).fill("a"));
+        setTimeout(() => process.exit(3), 100);`,
       );
-      const [[pid], [code]] = await Promise.all([once(exiting.stdout, 'data'), once(exiting, 'exit')]);
-      assert.equal(code, 3);
-      assert.ok(!isAlive(Number(pid)), 'the inference process outlived its parent');
+      const child = await pid;
+      assert.equal(await exit, 3);
+      assert.ok(!isAlive(child), 'the inference process outlived its parent');
     } finally {
       others.forEach((other) => other.kill('SIGKILL'));
     }

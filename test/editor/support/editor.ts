@@ -87,16 +87,16 @@ export class Editor {
     const label = (text: string) =>
       this.page.locator('#red-ui-clipboard-dialog .red-ui-treeList-label:visible', { hasText: text });
     const file = label(name);
-    // The list of packages fills while it is shown, and a click on one that isn't complete yet is lost; so is one on a file.
-    for (let attempt = 0; attempt < 5 && !(await file.isVisible()); attempt++) {
-      await label('node-red-contrib-multidiffusion').click();
-      await file.waitFor({ timeout: 4000 }).catch(() => {});
-    }
     const offered = this.page.locator('#red-ui-clipboard-dialog-ok:not(:disabled)');
-    for (let attempt = 0; attempt < 5 && !(await offered.isVisible()); attempt++) {
-      await file.click();
-      await offered.waitFor({ timeout: 4000 }).catch(() => {});
-    }
+    // The lists fill while they are shown, and a click on what isn't complete yet is lost.
+    const clickUntilVisible = async (target: Locator, wanted: Locator): Promise<void> => {
+      for (let attempt = 0; attempt < 5 && !(await wanted.isVisible()); attempt++) {
+        await target.click();
+        await wanted.waitFor({ timeout: 4000 }).catch(() => {});
+      }
+    };
+    await clickUntilVisible(label('node-red-contrib-multidiffusion'), file);
+    await clickUntilVisible(file, offered);
     await offered.click();
     await this.page.waitForFunction(
       () =>

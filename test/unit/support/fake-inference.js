@@ -1,7 +1,6 @@
 // Stands in for the inference process: answers at once, and dies when told to. A file named by the setup's
 // textEncoders[0].tokenizerFolder makes it die at its start, and remembers that it has died once.
 const fs = require('node:fs');
-const os = require('node:os');
 const path = require('node:path');
 const { Worker } = require('node:worker_threads');
 
@@ -15,8 +14,6 @@ const COMPUTE = 710;
 const WAIT = 711;
 /** Never ends, and uses no processor. */
 const WAIT_FOREVER = 712;
-/** Leaves the processor to all others, even when it is to end. */
-const YIELD = 720;
 const held = new Set();
 let mark;
 
@@ -58,7 +55,6 @@ process.on('message', (message) => {
         fs.writeFileSync(mark, 'stopped once');
         process.kill(process.pid, 'SIGSTOP');
       }
-      if (message.timestep === YIELD) os.setPriority(os.constants.priority.PRIORITY_LOW);
       if (message.timestep === COMPUTE) compute(3000);
       if (message.timestep === WAIT) wait(3000);
       if (message.timestep === WAIT_FOREVER) wait(1e9);
